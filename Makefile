@@ -1,0 +1,51 @@
+# The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
+# EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
+.DEFAULT_GOAL := help
+.PHONY: help setup data experiment resume predict submit compare new runs ui test check bench lock format clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+NPROC ?= 1
+# torchrun rather than accelerate launch, which starts several CPU processes only through MPI.
+PODIUM := $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) --no-python )$(BIN)/podium
+export SMOKE OVERFIT
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,examples]'
+	$(BIN)/podium tracking prepare
+	@touch $@
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install the pinned environment into .venv and make the tracking database
+data: $(STAMP)  ## write a competition's files: COMPETITION=place_names
+	@$(BIN)/podium data prepare $(COMPETITION)
+experiment: $(STAMP)  ## train EXP, from data to scored run; SET="a.b=c", SMOKE=1, OVERFIT=1, NPROC=2
+	@$(PODIUM) train $(EXP) $(SET)
+resume: $(STAMP)  ## go on with EXP's newest unfinished run, or RUN=
+	@$(PODIUM) resume $(EXP) $(if $(RUN),--run $(RUN))
+predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=
+	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
+submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, to its leaderboard
+	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN))
+compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EXP=
+	@$(BIN)/podium compare $(EXP) $(if $(COMPETITION),--competition $(COMPETITION))
+runs: $(STAMP)  ## list the runs and the space they take
+	@$(BIN)/podium runs list
+ui: $(STAMP)  ## open MLflow on http://127.0.0.1:5000
+	@$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
+	@$(BIN)/pytest $(or $(PYTEST),tests)
+check: $(STAMP)  ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config setup.cfg
+bench: $(STAMP)  ## run BENCH=tracking, or list what there is
+	@$(if $(BENCH),$(BIN)/python benchmarks/$(BENCH).py,ls benchmarks/*.py)
+lock: $(STAMP)  ## accept that resolved experiments changed
+	@$(BIN)/podium lock
+format: $(STAMP)  ## format the source
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+clean:  ## remove the environment and caches; data/, runs/ and mlflow.db stay
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache *.egg-info

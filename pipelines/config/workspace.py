@@ -1,0 +1,47 @@
+"""Where things lie: one object knows the folders of a checkout, so that no other module joins paths by hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one checkout (or of a test's temporary one)."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def experiments(self) -> Path:
+        return self.root / "experiments"
+
+    @property
+    def kernels(self) -> Path:
+        return self.root / "kernels"
+
+    @property
+    def build(self) -> Path:
+        return self.root / "build"
+
+    @property
+    def mlflow_db(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def resolved_lock(self) -> Path:
+        return self.experiments / "resolved.lock"
+
+    def data_dir(self, competition_slug: str) -> Path:
+        """What a competitor may see: train, test and sample files in Kaggle's form."""
+        return self.data / competition_slug
+
+    def local_host(self, competition_slug: str) -> Path:
+        """What only the embedded leaderboard reads: the answers and its ledger."""
+        return self.data / "local_host" / competition_slug
