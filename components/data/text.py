@@ -1,0 +1,67 @@
+"""Encoded texts as a dataset, and the collator that pads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.losses import IGNORE_INDEX
+
+TokenIds = list[int]
+
+
+class EncodedTexts:
+    """Sources and, when they are known, targets; one unpadded example per row.
+
+    Targets are token ids (text to text), class indices, or lists of floats wrapped in an array (multilabel).
+    """
+
+    def __init__(self, sources: Sequence[TokenIds], targets: Sequence[Any] | None = None) -> None:
+        if targets is not None and len(targets) != len(sources):
+            raise ValueError(f"{len(sources)} sources but {len(targets)} targets")
+        self.sources = sources
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if self.targets is None:
+            return {"input_ids": self.sources[row]}
+        return {"input_ids": self.sources[row], "labels": self.targets[row]}
+
+    def padding_keys(self) -> list[int]:
+        """Rows with equal keys pad to nothing: the source's length first, the target's among equal sources."""
+        targets = self.targets if self.targets is not None and len(self.targets) else [0] * len(self)
+        inner = [len(target) if isinstance(target, list) else 0 for target in targets]
+        outer = max(inner, default=0) + 1
+        return [len(source) * outer + length for source, length in zip(self.sources, inner, strict=True)]
+
+
+class TextCollator:
+    """Pads examples into `input_ids`, `attention_mask` (B, L) and `labels`.
+
+    Labels are (B, T) padded with -100 where they are token ids, else (B,) class indices or (B, ...) float targets.
+    """
+
+    def __init__(self, pad_id: int, pad_to_multiple_of: int = 1) -> None:
+        self.pad_id = pad_id
+        self.multiple = pad_to_multiple_of
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        sources = [example["input_ids"] for example in examples]
+        batch = {
+            "input_ids": self._pad(sources, self.pad_id),
+            "attention_mask": self._pad([[1] * len(source) for source in sources], 0),
+        }
+        if "labels" in examples[0]:
+            labels = [example["labels"] for example in examples]
+            is_text = isinstance(labels[0], list)
+            batch["labels"] = self._pad(labels, IGNORE_INDEX) if is_text else torch.tensor(labels)
+        return batch
+
+    def _pad(self, rows: Sequence[TokenIds], value: int) -> Tensor:
+        width = max(len(row) for row in rows)
+        width += -width % self.multiple
+        return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -1,0 +1,146 @@
+"""Checkpoints: folders of safetensors and JSON that are either whole or absent, never pickle.
+
+A folder is written under a temporary name, flushed to the disk and renamed, so that a process killed at any moment
+leaves the previous state readable. Names carry the step, hence nothing that exists is ever overwritten.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `folder`; it takes the name `folder` only if the block ends without an error."""
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in partial.rglob("*"):
+            _flush(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        _flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`, which replaces `path` only if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        _flush(partial)
+        partial.replace(path)
+        _flush(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` atomically; floats keep every bit."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Read a JSON file, or raise a ValueError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable ({error})") from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """All parameters and buffers; tied tensors are stored once."""
+    save_model(model, str(path))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """The inverse of `save_weights`; a missing, torn or foreign file is a ValueError that names it."""
+    try:
+        load_model(model, str(path), strict=True)
+    except Exception as error:
+        raise ValueError(f"{path}: unreadable as weights of this model ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> dict[str, Any]:
+    """Write the optimizer's tensors to `path`; return the rest, which is plain JSON."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    content = optimizer.state_dict()
+    for index, state in content["state"].items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value.contiguous()
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    save_file(tensors, str(path))
+    return {"scalars": scalars, "param_groups": content["param_groups"]}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, rest: Mapping[str, Any]) -> None:
+    """The inverse of `save_optimizer`, to the last bit."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in rest["scalars"].items()}
+    for name, tensor in load_file(str(path)).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+
+
+def step_folder(parent: Path, step: int) -> Path:
+    """Where the state after `step` steps lies."""
+    return parent / f"step-{step:08d}"
+
+
+def list_steps(parent: Path) -> list[int]:
+    """The steps that are wholly written below `parent`, ascending; what a kill left half-written does not count."""
+    if not parent.is_dir():
+        return []
+    names = (path.name for path in parent.iterdir() if path.name.startswith("step-"))
+    return sorted(int(name.removeprefix("step-")) for name in names if not name.endswith(PARTIAL))
+
+
+def prune_steps(parent: Path, keep: set[int]) -> None:
+    """Remove every step not in `keep`, and what a kill left half-written or half-removed."""
+    for step in set(list_steps(parent)) - keep:
+        doomed = step_folder(parent, step)
+        # Renamed first: a kill in the middle of the removal must not leave a torn folder under a whole one's name.
+        shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + PARTIAL)))
+    for leftover in parent.glob(f"*{PARTIAL}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def forecast_bytes(model: nn.Module, *, num_best_checkpoints: int, has_ema: bool, states_per_parameter: float) -> int:
+    """Bytes a fold writes at its fullest: best checkpoints, two resume points (old and new), one file being written."""
+    weights = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
+    resume_point = weights * (1 + has_ema + states_per_parameter)
+    return int(weights * (num_best_checkpoints + 1) + 2 * resume_point) + 16 * 2**20

@@ -1,0 +1,63 @@
+"""The plan of batches: complete, deterministic, resumable, and sparing with padding."""
+
+import numpy as np
+import pytest
+
+from components.data.batching import count_steps, plan_batches, plan_inference_batches, shard_batch
+
+LENGTHS = np.random.default_rng(0).integers(1, 60, size=1003).tolist()
+
+
+@pytest.mark.parametrize("bucket_batches", [0, 1, 7, 1000])
+def test_every_row_appears_once_in_every_epoch(bucket_batches):
+    for epoch in range(3):
+        plan = plan_batches(LENGTHS, 16, seed=5, epoch=epoch, bucket_batches=bucket_batches)
+        assert sorted(row for batch in plan for row in batch) == list(range(1003))
+        assert sorted(map(len, plan))[0] == 1003 % 16
+        assert max(map(len, plan)) == 16
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch():
+    plan = plan_batches(LENGTHS, 16, seed=5, epoch=1)
+    assert plan == plan_batches(LENGTHS, 16, seed=5, epoch=1)
+    assert plan != plan_batches(LENGTHS, 16, seed=5, epoch=2)
+    assert plan != plan_batches(LENGTHS, 16, seed=6, epoch=1)
+
+
+def test_windows_sorted_by_length_save_padding():
+    def waste(plan):
+        return sum(len(b) * max(LENGTHS[row] for row in b) for b in plan) / sum(LENGTHS)
+
+    shuffled = waste(plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=0))
+    sorted_in_windows = waste(plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=50))
+    assert shuffled > 1.7
+    assert sorted_in_windows < 1.05
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 5])
+def test_tiny_data_neither_loops_for_ever_nor_loses_a_row(num_rows):
+    plan = plan_batches([3] * num_rows, 16, seed=0, epoch=0)
+    assert [sorted(batch) for batch in plan] == ([list(range(num_rows))] if num_rows else [])
+
+
+def test_inference_starts_with_the_longest_and_keeps_ties_in_order():
+    assert plan_inference_batches([3, 9, 3, 5], 2) == [[1, 3], [0, 2]]
+
+
+def test_shards_partition_a_batch():
+    batch = list(range(10, 17))
+    shards = [shard_batch(batch, rank, 3) for rank in range(3)]
+    assert shards == [[10, 13, 16], [11, 14], [12, 15]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "accumulation", "epochs", "steps"),
+    [(100, 10, 1, 1, 10), (101, 10, 1, 1, 11), (101, 10, 4, 1, 3), (101, 10, 4, 2, 6), (1, 10, 4, 1, 1)],
+)
+def test_leftover_micro_batches_make_a_step(rows, batch, accumulation, epochs, steps):
+    assert count_steps(rows, batch, accumulation, epochs) == steps
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        plan_batches([1, 2], 0, seed=0, epoch=0)

@@ -1,0 +1,39 @@
+"""Padding of text batches, written out."""
+
+import pytest
+import torch
+
+from components.data.text import EncodedTexts, TextCollator
+
+
+def test_sources_and_targets_are_padded_apart():
+    data = EncodedTexts([[5, 1], [6, 7, 1]], [[8, 9, 4, 1], [8, 1]])
+    batch = TextCollator(pad_id=0)([data[0], data[1]])
+    assert batch["input_ids"].tolist() == [[5, 1, 0], [6, 7, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["labels"].tolist() == [[8, 9, 4, 1], [8, 1, -100, -100]]
+
+
+def test_widths_round_up_to_a_multiple():
+    batch = TextCollator(pad_id=0, pad_to_multiple_of=4)([{"input_ids": [5, 6, 7, 8, 1]}])
+    assert batch["input_ids"].shape == (1, 8)
+    assert "labels" not in batch
+
+
+def test_class_and_float_labels_are_not_padded():
+    collate = TextCollator(pad_id=0)
+    classes = collate([{"input_ids": [1], "labels": 2}, {"input_ids": [1], "labels": 0}])["labels"]
+    floats = collate([{"input_ids": [1], "labels": 0.5}, {"input_ids": [1], "labels": 1.5}])["labels"]
+    assert classes.dtype == torch.int64
+    assert floats.dtype == torch.float32
+
+
+def test_padding_keys_order_by_source_then_target():
+    data = EncodedTexts([[1, 1], [1], [1, 1]], [[1, 1, 1], [1, 1], [1]])
+    keys = data.padding_keys()
+    assert sorted(range(3), key=keys.__getitem__) == [1, 2, 0]
+
+
+def test_unequal_numbers_of_sources_and_targets_are_refused():
+    with pytest.raises(ValueError, match="2 sources but 1 targets"):
+        EncodedTexts([[1], [1]], [[1]])
