@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -291,18 +292,18 @@ def _time_codes(rows: _Rows) -> NDArray[np.int64]:
     if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
-        except ValueError:
-            array = np.array([_parsed_time(text, row) for row, text in enumerate(array)])
+        except (TypeError, ValueError):
+            array = np.array([_parsed_time(cell, row) for row, cell in enumerate(array)])
         array = _column("times", array, rows.num_rows)
     return _codes(array)
 
 
-def _parsed_time(text: str, row: int) -> np.datetime64:
+def _parsed_time(cell: str | datetime, row: int) -> np.datetime64:
     try:
-        return np.datetime64(text, "us")
+        return np.datetime64(cell, "us")
     except ValueError:
         raise ValueError(
-            f"times: row {row} is {text!r}; expected ISO 8601, as in 2024-01-31T18:05, or numbers"
+            f"times: row {row} is {cell!r}; expected ISO 8601, as in 2024-01-31T18:05, or numbers"
         ) from None
 
 

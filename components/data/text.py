@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ TokenIds = list[int]
 class EncodedTexts:
     """Sources and, when they are known, targets; one unpadded example per row.
 
-    Targets are token ids (text to text), class indices, or lists of floats wrapped in an array (multilabel).
+    Targets are token ids (text to text), or an array of class indices (N,) or floats (N,), (N, K).
     """
 
     def __init__(self, sources: Sequence[TokenIds], targets: Sequence[Any] | None = None) -> None:
@@ -58,7 +59,7 @@ class TextCollator:
         if "labels" in examples[0]:
             labels = [example["labels"] for example in examples]
             is_text = isinstance(labels[0], list)
-            batch["labels"] = self._pad(labels, IGNORE_INDEX) if is_text else torch.tensor(labels)
+            batch["labels"] = self._pad(labels, IGNORE_INDEX) if is_text else torch.as_tensor(np.array(labels))
         return batch
 
     def _pad(self, rows: Sequence[TokenIds], value: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Padding of text batches, written out."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +24,8 @@ def test_widths_round_up_to_a_multiple():
 def test_class_and_float_labels_are_not_padded():
     collate = TextCollator(pad_id=0)
     classes = collate([{"input_ids": [1], "labels": 2}, {"input_ids": [1], "labels": 0}])["labels"]
-    floats = collate([{"input_ids": [1], "labels": 0.5}, {"input_ids": [1], "labels": 1.5}])["labels"]
+    values = np.array([0.5, 1.5], dtype=np.float32)
+    floats = collate([{"input_ids": [1], "labels": value} for value in values])["labels"]
     assert classes.dtype == torch.int64
     assert floats.dtype == torch.float32
 
