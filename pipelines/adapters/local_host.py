@@ -1,0 +1,279 @@
+"""The embedded leaderboard: the whole loop up to a place among baselines, without an account or a network.
+
+It behaves like Kaggle where that shapes how one works: a public part of the answers is shown and a private part kept
+back, submissions are limited per UTC day, a file it refuses costs nothing, and a file handed in twice counts twice.
+The answers and the ledger lie in a folder of their own, which nothing else reads.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.metrics import METRICS
+from pipelines.competitions.competition import Competition
+from pipelines.engine.submission import as_typed_like, check_frame, is_numeric
+from pipelines.errors import PodiumError
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a submission earned. `place` is its run's place among the `num_rows` rows of the leaderboard.
+
+    `public` and `private` map the competition's metric, then the extra ones, to scores; `private` is None unless it
+    was asked for. `same_as` is the ref of an earlier submission of the very same bytes.
+    """
+
+    ref: int
+    public: Scores
+    private: Scores | None
+    place: int
+    num_rows: int
+    remaining_today: int
+    same_as: int | None
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """A run by its best submission, or a baseline (`run` and `ref` are None); `private` only where revealed."""
+
+    place: int
+    name: str
+    public: Scores
+    private: Scores | None
+    run: str | None = None
+    ref: int | None = None
+    time: str | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.run is None
+
+
+def utc_now() -> datetime:
+    """The host's clock; tests hand in another."""
+    return datetime.now(UTC)
+
+
+class LocalHost:
+    """The leaderboard of one embedded competition, in the folder that holds its answers."""
+
+    def __init__(self, folder: Path, competition: Competition, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.folder = folder
+        self.competition = competition
+        self._ledger = Ledger(folder, competition, clock)
+        self._solution, self._solution_digest = self._load_solution()
+
+    def submit(self, path: Path, *, run: str, experiment: str, description: str, reveal: bool = False) -> Receipt:
+        """Score a file, enter it into the ledger and keep a copy.
+
+        Raises `PodiumError` when today's submissions are used up, and for a file that does not fit the answers; a
+        refused file is not counted. Safe against other processes that submit at the same moment.
+        """
+        self._ledger.check_limit(self._ledger.entries())
+        content = _read_bytes(path)
+        public, private = self._score(content, str(path))
+        digest = hashlib.sha256(content).hexdigest()
+        facts = {"run": run, "experiment": experiment, "description": description, "sha256": digest}
+        entries = self._ledger.add({**facts, "public": public, "private": private}, content)
+        return self._receipt(entries, reveal)
+
+    def leaderboard(self, *, reveal: bool = False) -> list[LeaderboardRow]:
+        """Baselines and runs, best first; ordered by the private scores once they are revealed.
+
+        A run stands there once, with its best submission; equal scores are ordered baselines first, then by time.
+        """
+        return self._rank(self._ledger.entries(), reveal)
+
+    def remaining_today(self) -> int:
+        """How many submissions are left until midnight UTC."""
+        return self._ledger.remaining(self._ledger.entries())
+
+    def _receipt(self, entries: list[dict[str, Any]], reveal: bool) -> Receipt:
+        entry = entries[-1]
+        rows = self._rank(entries, reveal)
+        earlier = [other["ref"] for other in entries if other["sha256"] == entry["sha256"]]
+        return Receipt(
+            ref=entry["ref"],
+            public=entry["public"],
+            private=entry["private"] if reveal else None,
+            place=next(row.place for row in rows if row.run == entry["run"]),
+            num_rows=len(rows),
+            remaining_today=self._ledger.remaining(entries),
+            same_as=earlier[0] if len(earlier) > 1 else None,
+        )
+
+    def _rank(self, entries: list[dict[str, Any]], reveal: bool) -> list[LeaderboardRow]:
+        part = "private" if reveal else "public"
+
+        def badness(row: Mapping[str, Any]) -> float:
+            score = float(row[part][self.competition.metric])
+            if score != score:  # a metric may be undefined on a part of the rows: such a row stands last
+                return float("inf")
+            return -score if METRICS[self.competition.metric].greater_is_better else score
+
+        best: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            if entry["run"] not in best or badness(entry) < badness(best[entry["run"]]):
+                best[entry["run"]] = entry
+        candidates = sorted([*self._baselines(), *best.values()], key=badness)
+        return [
+            LeaderboardRow(
+                place=place,
+                name=str(row.get("experiment", row.get("name"))),
+                public=row["public"],
+                private=row["private"] if reveal else None,
+                run=row.get("run"),
+                ref=row.get("ref"),
+                time=row.get("time"),
+            )
+            for place, row in enumerate(candidates, start=1)
+        ]
+
+    def _score(self, content: bytes, source: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Public and private scores of a file's bytes, by every metric of the competition."""
+        reference = self._solution[self._submission_columns()]
+        try:
+            frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8")
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise PodiumError(f"{source}: not a CSV file ({error}); write it again with `make predict`") from None
+        frame = as_typed_like(frame, reference)
+        check_frame(frame, reference, self.competition, source=source)
+        parts = []
+        for part in ("public", "private"):
+            rows = (self._solution["usage"].str.lower() == part).to_numpy()
+            solution = self._solution.loc[rows].drop(columns="usage").reset_index(drop=True)
+            parts.append(self.competition.score(solution, frame.loc[rows].reset_index(drop=True)))
+        return parts[0], parts[1]
+
+    def _submission_columns(self) -> list[str]:
+        hidden = {"usage"}
+        if self.competition.metric_group:
+            hidden.add(self.competition.metric_group)
+        return [column for column in self._solution.columns if column not in hidden]
+
+    def _load_solution(self) -> tuple[pd.DataFrame, str]:
+        path = self.folder / "solution.csv"
+        cure = f"make it with: podium data prepare {self.competition.name}"
+        if not path.is_file():
+            raise PodiumError(f"{path}: no such file: the answers of {self.competition.name} are not here; {cure}")
+        content = path.read_bytes()
+        text = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8")
+        typed = pd.read_csv(io.BytesIO(content), keep_default_na=False, encoding="utf-8")
+        needed = [self.competition.id_column, "usage", *filter(None, [self.competition.metric_group])]
+        for column in needed:
+            if column not in text.columns:
+                raise PodiumError(f"{path}: column {column} is missing; {cure}")
+        is_text = self.competition.task == "text_to_text"
+        answers = [name for name in text.columns if name not in needed and not is_text and is_numeric(typed[name])]
+        return text.assign(**{column: typed[column] for column in answers}), hashlib.sha256(content).hexdigest()
+
+    def _baselines(self) -> list[dict[str, Any]]:
+        """Scores of baselines/*.csv, by the code that scores runs; kept until file, answers or metrics change."""
+        cache_path = self.folder / "baselines.json"
+        cache = json.loads(cache_path.read_text(encoding="utf-8")) if cache_path.is_file() else {}
+        rows: dict[str, dict[str, Any]] = {}
+        for path in sorted((self.folder / "baselines").glob("*.csv")):
+            content = path.read_bytes()
+            parts = (content, self._solution_digest.encode(), repr(self._metrics()).encode())
+            digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+            if cache.get(path.stem, {}).get("digest") == digest:
+                rows[path.stem] = cache[path.stem]
+            else:
+                public, private = self._score(content, str(path))
+                rows[path.stem] = {"digest": digest, "public": public, "private": private}
+        if rows != cache:
+            _write_atomically(cache_path, json.dumps(rows, indent=1).encode())
+        return [{"name": name} | row for name, row in rows.items()]
+
+    def _metrics(self) -> tuple[str, ...]:
+        return (self.competition.metric, *self.competition.extra_metrics)
+
+
+class Ledger:
+    """Every submission ever made, one JSON line each, only ever appended to; and how many more today allows."""
+
+    def __init__(self, folder: Path, competition: Competition, clock: Callable[[], datetime]) -> None:
+        self._folder = folder
+        self._path = folder / "leaderboard.jsonl"
+        self._competition = competition
+        self._clock = clock
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All submissions, oldest first. Raises `PodiumError` naming the line that is no JSON."""
+        if not self._path.is_file():
+            return []
+        entries = []
+        for number, line in enumerate(self._path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                cure = "delete that line (its file stays under submissions/)"
+                raise PodiumError(f"{self._path}: line {number} is damaged: {cure}") from None
+        return entries
+
+    def remaining(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        """Submissions left until midnight UTC."""
+        today = self._clock().date()
+        used = sum(datetime.fromisoformat(entry["time"]).date() == today for entry in entries)
+        return max(self._competition.daily_limit - used, 0)
+
+    def check_limit(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Raises `PodiumError`, with the time when the host opens again, when today's submissions are used up."""
+        if self.remaining(entries) > 0:
+            return
+        now = self._clock()
+        opens = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
+        minutes = -(-int((opens - now).total_seconds()) // 60)
+        raise PodiumError(
+            f"{self._competition.name}: all {self._competition.daily_limit} submissions of {now:%Y-%m-%d} (UTC) are "
+            f"used; the host opens again at {opens:%Y-%m-%d %H:%M} UTC, in {minutes // 60} h {minutes % 60} min"
+        )
+
+    def add(self, facts: Mapping[str, Any], content: bytes) -> list[dict[str, Any]]:
+        """Enter a submission under the next ref, now; return all entries, the new one last.
+
+        Counting today's entries and adding one happen under a lock, so two processes cannot share the last slot. The
+        file is copied before its line is written: the ledger never names a file that is not there.
+        """
+        with self._locked():
+            entries = self.entries()
+            self.check_limit(entries)
+            entry = {"ref": len(entries) + 1, "time": self._clock().isoformat(timespec="seconds"), **facts}
+            copies = self._folder / "submissions"
+            copies.mkdir(exist_ok=True)
+            _write_atomically(copies / f"{entry['ref']:05d}.csv", content)
+            with self._path.open("ab", buffering=0) as ledger:
+                ledger.write(json.dumps(entry, ensure_ascii=False).encode("utf-8") + b"\n")
+                os.fsync(ledger.fileno())
+        return [*entries, entry]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self._folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PodiumError(f"{path}: cannot be read ({error.strerror}); `make predict` writes it") from None
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,263 @@
+"""What a competition is: its columns, its labels, its metric, its folds, and how predictions become a submission.
+
+One file beside this one per competition, with the instance in `COMPETITION`; the folder is the table.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import pipelines.competitions
+from components.metrics import METRICS, Metric
+from pipelines.competitions.answers import answer_columns, fill_answers, metric_arguments, true_answers
+from pipelines.competitions.tables import check_ids, check_labels, did_you_mean, find_table, load_table
+from pipelines.errors import PodiumError
+
+# The forms of prediction that can be scored in each task's submissions.
+TASKS: dict[str, tuple[str, ...]] = {
+    "binary": ("labels", "probabilities"),
+    "multiclass": ("labels", "probabilities"),
+    "multilabel": ("labels", "probabilities"),
+    "regression": ("values", "labels"),
+    "text_to_text": ("texts",),
+}
+HOSTS = ("local", "kaggle")
+
+PromptBuilder = Callable[[Mapping[str, str]], str]
+
+
+@dataclass(frozen=True)
+class FoldDefaults:
+    """How a competition's training rows are split unless an experiment says otherwise; None leaves the usual value."""
+
+    name: str
+    num_folds: int | None = None
+    valid_fraction: float | None = None
+    group_column: str | None = None
+    time_column: str | None = None
+
+
+@dataclass(frozen=True)
+class PreparationFolders:
+    """Where an embedded competition writes: what competitors see, and what only the local host reads."""
+
+    data: Path
+    local_host: Path
+
+
+def join_columns(columns: Sequence[str], row: Mapping[str, str]) -> str:
+    """The usual prompt: "premise: A man eats. hypothesis: Someone eats."."""
+    return " ".join(f"{column}: {row[column]}" for column in columns)
+
+
+def _own_columns(row: Mapping[str, str]) -> str:
+    """Stands for `join_columns` over a competition's own inputs, until these are known."""
+    raise AssertionError("replaced when the competition is made")
+
+
+@dataclass(frozen=True)
+class Competition:
+    """One competition, in words that every stage understands; a contradiction between fields raises `PodiumError`."""
+
+    name: str
+    """The stem of its file, snake_case."""
+    title: str
+    task: str
+    """binary (labels 0 and 1), multiclass, multilabel, regression or text_to_text."""
+    kaggle_slug: str
+    host: str
+    """Where it is submitted by default: local or kaggle."""
+    id_column: str
+    input_columns: tuple[str, ...]
+    label_columns: tuple[str, ...]
+    """One column, but for multilabel."""
+    metric: str
+    """The metric that decides, a name in METRICS."""
+    folds: FoldDefaults
+    extra_metrics: tuple[str, ...] = ()
+    metric_group: str | None = None
+    """Every metric is the mean over the values of this column of its value there."""
+    class_names: tuple[str, ...] = ()
+    """Of multiclass, as they stand in the label column."""
+    reference_separator: str | None = None
+    """Between several correct answers in one cell of the solution."""
+    reserved_pieces: tuple[str, ...] = ()
+    """What a vocabulary must never cut, such as the language in a prompt."""
+    build_prompt: PromptBuilder = _own_columns
+    """A row's inputs as one text, for training and prediction alike; "column: value" pairs unless given."""
+    prepare: Callable[[PreparationFolders], None] | None = None
+    """Writes the data of a competition that travels in installed packages."""
+    daily_limit: int = 5
+    """Submissions a day, as Kaggle has them."""
+
+    def __post_init__(self) -> None:
+        if self.build_prompt is _own_columns:
+            object.__setattr__(self, "build_prompt", partial(join_columns, self.input_columns))
+        _check_choice(self, "task", self.task, TASKS)
+        _check_choice(self, "host", self.host, HOSTS)
+        for name in (self.metric, *self.extra_metrics):
+            _check_choice(self, "metric", name, METRICS)
+            self._check_metric(METRICS[name])
+        if (self.task == "multiclass") != bool(self.class_names):
+            raise PodiumError(f"{self.name}: class_names: needed for multiclass, and for no other task")
+        if (len(self.label_columns) != 1 and self.task != "multilabel") or not self.label_columns:
+            raise PodiumError(f"{self.name}: label_columns: {self.task} takes one column, not {self.label_columns}")
+
+    def load_train(self, data_dir: Path) -> pd.DataFrame:
+        """Training rows: `id`, the inputs as text, the labels, and the columns that folds and metric group by.
+
+        The label is `label`: text, class name, 0/1 (int) or value (float); multilabel keeps its column names (floats).
+        Raises `PodiumError` naming file, column and line for whatever a competition's own files should not hold.
+        """
+        path = find_table(data_dir, "train", self._cure)
+        special = (self.folds.group_column, self.folds.time_column, self.metric_group)
+        texts = dict.fromkeys([*self.input_columns, *(name for name in special if name is not None)])
+        frame = load_table(path, needed=[self.id_column, *texts, *self.label_columns], cure=self._cure)
+        check_ids(frame, self.id_column, path)
+        labels = {name: check_labels(frame[name], self.task, self.class_names, path) for name in self.label_columns}
+        if self.task != "multilabel":
+            labels = {"label": labels[self.label_columns[0]]}
+        return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in texts}, **labels})
+
+    def load_test(self, data_dir: Path) -> pd.DataFrame:
+        """Test rows: `id` and the inputs as text."""
+        path = find_table(data_dir, "test", self._cure)
+        frame = load_table(path, needed=[self.id_column, *self.input_columns], cure=self._cure)
+        check_ids(frame, self.id_column, path)
+        return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in self.input_columns}})
+
+    def load_sample(self, data_dir: Path) -> pd.DataFrame:
+        """The sample submission as the host ships it; ids and texts are strings, the rest what its cells say."""
+        path = find_table(data_dir, "sample", self._cure)
+        frame = load_table(path, needed=[self.id_column], cure=self._cure)
+        check_ids(frame, self.id_column, path)
+        if self.task == "text_to_text":
+            return frame
+        typed = pd.read_csv(path, keep_default_na=False, encoding="utf-8-sig")
+        return typed.assign(**{self.id_column: frame[self.id_column]})
+
+    def to_submission(
+        self, predictions: pd.DataFrame, sample: pd.DataFrame, *, thresholds: Sequence[float] | None = None
+    ) -> pd.DataFrame:
+        """Predictions in the rows and answer columns of `sample`, which may also be a solution.
+
+        Where the metric scores labels, probabilities of binary and multilabel are cut at one half, or at
+        `thresholds`, one per label column (given, they make labels for any metric). Raises `PodiumError` for an id of
+        the sample that was not predicted.
+        """
+        columns = answer_columns(self, [str(column) for column in sample.columns])
+        wanted = sample[self.id_column].astype(str).tolist()
+        rows = _locate(wanted, predictions["id"].astype(str).tolist(), "the predictions")
+        answers = fill_answers(self, predictions.iloc[rows], columns, thresholds)
+        return pd.DataFrame({self.id_column: wanted, **{column: answers[column] for column in columns}})
+
+    def to_solution(self, truth: pd.DataFrame) -> pd.DataFrame:
+        """Labelled canonical rows in the host's columns, so that they are scored as the host scores its own."""
+        columns: dict[str, Any] = {self.id_column: truth["id"].to_numpy(), **true_answers(self, truth)}
+        if self.metric_group is not None:
+            columns[self.metric_group] = truth[self.metric_group].to_numpy()
+        return pd.DataFrame(columns)
+
+    def score(self, solution: pd.DataFrame, submission: pd.DataFrame) -> dict[str, float]:
+        """The metric that decides, then the extra ones; rows are matched by id.
+
+        Raises `PodiumError` for an id without answer, and where a metric is undefined on these rows.
+        """
+        names = (self.metric, *self.extra_metrics)
+        return {name: float(np.mean(list(self._by_group(name, solution, submission).values()))) for name in names}
+
+    def score_by_group(
+        self, solution: pd.DataFrame, submission: pd.DataFrame, *, metric: str | None = None
+    ) -> dict[str, float]:
+        """One metric (the deciding one) per value of `metric_group`, sorted; a single entry "all" without groups."""
+        return self._by_group(metric or self.metric, solution, submission)
+
+    def _by_group(self, name: str, solution: pd.DataFrame, submission: pd.DataFrame) -> dict[str, float]:
+        ids = submission[self.id_column].astype(str).tolist()
+        rows = _locate(solution[self.id_column].astype(str).tolist(), ids, "the submission")
+        metric = METRICS[name]
+        targets, predictions = metric_arguments(self, metric.needs, solution, submission.iloc[rows])
+        scores = {}
+        for group, members in self._members(solution).items():
+            try:
+                scores[group] = metric.function(targets[members], predictions[members])
+            except ValueError as error:
+                where = f" ({self.metric_group} {group})" if self.metric_group else ""
+                raise PodiumError(f"{self.name}: {name} cannot be computed{where}: {error}") from error
+        return scores
+
+    def _members(self, solution: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
+        if self.metric_group is None:
+            return {"all": np.arange(len(solution))}
+        groups = solution[self.metric_group].astype(str).to_numpy()
+        return {str(group): np.flatnonzero(groups == group) for group in sorted(set(groups.tolist()))}
+
+    def _check_metric(self, metric: Metric) -> None:
+        if metric.needs not in TASKS[self.task]:
+            fitting = ", ".join(name for name, other in METRICS.items() if other.needs in TASKS[self.task])
+            raise PodiumError(f"{self.name}: metric: {metric.name} does not score {self.task}; use one of {fitting}")
+        decisive = METRICS[self.metric]
+        if metric.needs == "probabilities" and decisive.needs != "probabilities":
+            raise PodiumError(
+                f"{self.name}: extra_metrics: {metric.name} needs probabilities, but {decisive.name} makes "
+                "submissions hold labels; drop it, or choose a metric of probabilities"
+            )
+
+    @property
+    def _cure(self) -> str:
+        """What brings the files, for messages about missing or broken ones."""
+        return f"podium data prepare {self.name}" if self.prepare else f"podium data download {self.kaggle_slug}"
+
+
+def competition_names() -> list[str]:
+    """The files of this folder that hold a competition, sorted."""
+    names = []
+    for module in pkgutil.iter_modules(pipelines.competitions.__path__):
+        path = Path(getattr(module.module_finder, "path", "")) / f"{module.name}.py"
+        if path.is_file() and re.search(r"^COMPETITION\b", path.read_text(encoding="utf-8"), re.MULTILINE):
+            names.append(module.name)
+    return sorted(names)
+
+
+def load_competition(name: str) -> Competition:
+    """The competition of a file in this folder. Raises `PodiumError` for an unknown name or a file that fails."""
+    if name not in (known := competition_names()):
+        hint = did_you_mean(name.replace("-", "_"), known)
+        raise PodiumError(f"{name}: no such competition{hint}; there are {', '.join(known)}")
+    try:
+        module = importlib.import_module(f"pipelines.competitions.{name}")
+    except PodiumError:
+        raise
+    except Exception as error:  # a file of the user's may fail in any way; it is data here
+        raise PodiumError(f"pipelines/competitions/{name}.py: {type(error).__name__}: {error}") from error
+    competition = module.COMPETITION
+    if not isinstance(competition, Competition) or competition.name != name:
+        raise PodiumError(f'pipelines/competitions/{name}.py: COMPETITION must be a Competition with name="{name}"')
+    return competition
+
+
+def _check_choice(competition: Competition, key: str, value: str, known: Mapping[str, object] | Sequence[str]) -> None:
+    if value not in known:
+        hint = did_you_mean(value, list(known))
+        raise PodiumError(f"{competition.name}: {key}: {value!r} is unknown{hint}; use one of {', '.join(known)}")
+
+
+def _locate(wanted: Sequence[str], present: Sequence[str], what: str) -> list[int]:
+    """The row of each wanted id."""
+    rows = {row_id: row for row, row_id in enumerate(present)}
+    missing = [row_id for row_id in wanted if row_id not in rows]
+    if missing:
+        raise PodiumError(f"{what}: {len(missing)} of {len(wanted)} ids are missing, the first is {missing[0]}")
+    if len(rows) < len(present):
+        twice = next(row_id for row, row_id in enumerate(present) if rows[row_id] != row)
+        raise PodiumError(f"{what}: id {twice} stands there twice; keep one row per id")
+    return [rows[row_id] for row_id in wanted]

@@ -1,0 +1,112 @@
+"""How competitions whose data travel in packages write them: in Kaggle's form, always the same bytes, answers apart."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+from pipelines.competitions.competition import PreparationFolders
+from pipelines.errors import PodiumError
+
+MANIFEST = "SHA256SUMS"
+PUBLIC_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class EmbeddedTables:
+    """All that is written of a competition; `solution` has a `usage` column, `baselines` are submissions by name."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    sample_submission: pd.DataFrame
+    solution: pd.DataFrame
+    baselines: Mapping[str, pd.DataFrame]
+
+
+def write_tables(tables: EmbeddedTables, folders: PreparationFolders, *, source: str) -> None:
+    """Write every file of a competition, each folder's manifest last, so that an interrupted run is no finished one.
+
+    `source` (package and version) stands in the manifests, which `sha256sum -c SHA256SUMS` can check.
+    """
+    shown = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
+    hidden = {"solution.csv": tables.solution}
+    hidden |= {f"baselines/{name}.csv": frame for name, frame in sorted(tables.baselines.items())}
+    for folder in (folders.data, folders.local_host):
+        (folder / MANIFEST).unlink(missing_ok=True)
+    _write_folder(folders.local_host, hidden, source)
+    _write_folder(folders.data, shown, source)
+
+
+def check_manifest(folder: Path) -> bool:
+    """Whether a folder holds all that its manifest lists. Raises `PodiumError` for a file that was changed since."""
+    manifest = read_manifest(folder)
+    present = {name: digest for name, digest in manifest.items() if (folder / name).is_file()}
+    for name, digest in present.items():
+        if file_digest(folder / name) != digest:
+            raise PodiumError(f"{folder / name}: changed since it was prepared; renew it with --force, or put it back")
+    return bool(manifest) and len(present) == len(manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """File name -> sha256, as the last complete preparation left them; empty without one."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines if not line.startswith("#"))}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_share(text: str, salt: str) -> float:
+    """A number in [0, 1) that depends on the text alone: a split without seed or order, equal on every machine."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=salt.encode()).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def row_id(*parts: str) -> str:
+    """A short id that tells nothing; it begins with a letter, or readers would take "1e5" for a number."""
+    return "r" + hashlib.blake2b("\t".join(parts).encode(), digest_size=6, person=b"id").hexdigest()
+
+
+def usage_of(text: str) -> str:
+    """Whether the answer to a text counts on the public leaderboard or on the private one."""
+    return "public" if hash_share(text, "usage") < PUBLIC_SHARE else "private"
+
+
+def find_package(package: str) -> tuple[Path, str]:
+    """The folder of an installed data package, whose code is not run, and its "name version"."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise PodiumError(f'package {package}, which holds the data, is missing: pip install -e ".[examples]"')
+    return Path(spec.submodule_search_locations[0]), f"{package} {metadata.version(package)}"
+
+
+def _write_folder(folder: Path, files: Mapping[str, pd.DataFrame], source: str) -> None:
+    with _staging(folder) as staging:
+        for name, frame in files.items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_bytes(frame.to_csv(index=False, lineterminator="\n").encode())
+        digests = "".join(f"{file_digest(staging / name)}  {name}\n" for name in files)
+        (staging / MANIFEST).write_text(f"# from {source}\n{digests}", encoding="utf-8")
+        for name in (*files, MANIFEST):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(folder / name)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk, from which files are moved into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-") as staging:
+        yield Path(staging)

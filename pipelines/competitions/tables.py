@@ -1,0 +1,94 @@
+"""A competition's CSV files, read as text and checked: messages name the file, the column, the line and the cure."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipelines.competitions.kaggle_files import USUAL_NAMES, find_kaggle_file
+from pipelines.errors import PodiumError
+
+FIRST_LINE = 2  # of the rows: line 1 is the header
+
+
+def find_table(data_dir: Path, role: str, cure: str) -> Path:
+    """The file of `role` ("train", "test" or "sample"), under any of its usual names."""
+    usual = data_dir / f"{USUAL_NAMES[role][0]}.csv"
+    if usual.is_file():
+        return usual
+    try:
+        return find_kaggle_file(data_dir, role)
+    except PodiumError as error:
+        raise PodiumError(f"{usual}: no such file; get it with: {cure}") from error
+
+
+def load_table(path: Path, *, needed: Sequence[str], cure: str) -> pd.DataFrame:
+    """All cells as text: "NA" is a place, "007" an id. Raises `PodiumError` for no CSV, no rows, no such column."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        raise PodiumError(f"{path}: the file is empty; get it again with: {cure}") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise PodiumError(
+            f"{path}: not a CSV file in UTF-8 ({str(error).strip()}); get it again with: {cure}"
+        ) from None
+    present = [str(column) for column in frame.columns]
+    for column in needed:
+        if column not in present:
+            hint = did_you_mean(column, present)
+            raise PodiumError(f"{path}: no column {column}{hint} (there are {', '.join(present)})")
+    if frame.empty:
+        raise PodiumError(f"{path}: no rows under the header; get it again with: {cure}")
+    return frame
+
+
+def check_ids(frame: pd.DataFrame, column: str, path: Path) -> None:
+    """Raises `PodiumError` naming the first id that stands twice, and both lines."""
+    twice = frame[column].duplicated(keep="first").to_numpy()
+    if twice.any():
+        second = int(twice.argmax())
+        value = frame[column].iloc[second]
+        first = int((frame[column] == value).to_numpy().argmax())
+        raise PodiumError(
+            f"{path}: column {column}: {value} stands in lines {first + FIRST_LINE} and {second + FIRST_LINE} "
+            f"({int(twice.sum())} such rows); ids must be unique: remove one"
+        )
+
+
+def check_labels(cells: pd.Series, task: str, class_names: Sequence[str], path: Path) -> NDArray[Any] | pd.Series:
+    """The labels of one column by task, 0/1 as int, values as float, texts and class names as they are."""
+    if task == "text_to_text":
+        return cells
+    if task == "multiclass":
+        _refuse(~cells.isin(list(class_names)).to_numpy(), cells, f"is no class; use one of {_some(class_names)}", path)
+        return cells
+    values = np.asarray(pd.to_numeric(cells, errors="coerce").to_numpy(), dtype=np.float64)
+    if task == "regression":
+        _refuse(~np.isfinite(values), cells, "is not a finite number", path)
+        return values
+    if task == "multilabel":
+        _refuse(~((values >= 0) & (values <= 1)), cells, "is not 0, 1 or a share between them", path)
+        return values
+    _refuse(~np.isin(values, (0.0, 1.0)), cells, "is neither 0 nor 1", path)
+    return values.astype(np.int64)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """`; did you mean X?` for the nearest known word, or nothing."""
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _refuse(bad: NDArray[np.bool_], cells: pd.Series, problem: str, path: Path) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
+        raise PodiumError(f"{path}: column {cells.name}, line {row + FIRST_LINE}: {cells.iloc[row]!r} {problem}{more}")
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

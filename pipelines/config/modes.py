@@ -1,0 +1,47 @@
+"""Two ways of trying an experiment before paying for it, as overrides of whatever it says."""
+
+from pipelines.config.schema import Experiment
+
+SMOKE_STEPS = 6
+OVERFIT_STEPS = 300
+
+
+def smoke_overrides(experiment: Experiment) -> list[str]:
+    """Every part of the run once, in seconds: few rows, few steps."""
+    if experiment.training is None:
+        return []
+    overrides = [
+        f"training.num_steps={SMOKE_STEPS}",
+        "training.num_epochs=null",
+        "training.batch_size=8",
+        "training.eval_every_steps=3",
+        "training.checkpoint_every_steps=3",
+        "training.log_every_steps=1",
+        "training.early_stopping_patience=null",
+        "data.max_train_rows=256",
+        "data.max_valid_rows=32",
+    ]
+    return overrides + _short_warmup(experiment, 1)
+
+
+def overfit_overrides(experiment: Experiment) -> list[str]:
+    """One batch again and again, without anything that keeps a model from learning it by heart."""
+    loop = experiment.loop
+    overrides = [
+        f"training.num_steps={OVERFIT_STEPS}",
+        "training.num_epochs=null",
+        f"training.eval_every_steps={OVERFIT_STEPS}",
+        "training.early_stopping_patience=null",
+        "training.label_smoothing=0",
+        "training.ema_decay=null",
+        "training.gradient_accumulation_steps=1",
+        "model.dropout=0",
+        "optimizer.weight_decay=0",
+        f"data.max_train_rows={loop.batch_size}",
+    ]
+    return overrides + _short_warmup(experiment, 20)
+
+
+def _short_warmup(experiment: Experiment, num_steps: int) -> list[str]:
+    assert experiment.schedule is not None
+    return [f"schedule.num_warmup_steps={min(num_steps, experiment.schedule.num_warmup_steps)}"]

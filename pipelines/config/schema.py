@@ -1,0 +1,144 @@
+"""What an experiment is: a few words of its own and one choice per section, all checked together.
+
+`SECTIONS` is the one table of what a section's `name` may be; pipelines.build gives each of these classes its builder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.config.checks import at_least
+from pipelines.config.sections.data import Table, Text
+from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
+from pipelines.config.sections.model import LinearBaseline, T5FromScratch, T5Pretrained
+from pipelines.config.sections.optimizer import Adafactor, AdamW
+from pipelines.config.sections.schedule import Constant, Cosine, InverseSqrt, Linear
+from pipelines.config.sections.section import Section
+from pipelines.config.sections.tracking import JsonLines, MLflow, NoTracking
+from pipelines.config.sections.training import Loop
+
+Values = dict[str, Any]
+
+SECTIONS: dict[str, dict[str, type[Section]]] = {
+    "model": {"t5_from_scratch": T5FromScratch, "t5_pretrained": T5Pretrained, "linear_baseline": LinearBaseline},
+    "data": {"text": Text, "table": Table},
+    "optimizer": {"adafactor": Adafactor, "adamw": AdamW},
+    "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt},
+    "training": {"loop": Loop},
+    "folds": {
+        "holdout": Holdout,
+        "kfold": KFold,
+        "stratified": Stratified,
+        "group": Group,
+        "stratified_group": StratifiedGroup,
+        "time": Time,
+    },
+    "tracking": {"mlflow": MLflow, "jsonl": JsonLines, "none": NoTracking},
+}
+
+STEP_SECTIONS = ("optimizer", "schedule", "training")
+"""What only a model that is trained step by step has; the linear baseline's experiments go without."""
+
+DEFAULT_CHOICES = {"training": "loop", "tracking": "mlflow"}
+"""The choice of a section whose `name` may be left out; that of `folds` is the competition's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment, typed and checked.
+
+    Raises:
+        ValueError: When sections do not fit one another; the message starts with the full key.
+    """
+
+    name: str
+    """The file's stem; a file in a folder carries the folder's name before it, smoke_mt5_adafactor."""
+    parent: str | None = field(default=None, compare=False)
+    """The experiment whose file holds what this one leaves out; its own parent must be none."""
+    competition: str
+    """Whose data, metric and folds: a file's stem in pipelines/competitions."""
+    seed: int = 0
+    """Seed of weights, order and dropout; the folds have their own."""
+    fold: str = "each"
+    """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
+    model: T5FromScratch | T5Pretrained | LinearBaseline
+    """What is trained."""
+    data: Text | Table
+    """How rows become examples."""
+    optimizer: Adafactor | AdamW | None = None
+    """How gradients become steps; left out with linear_baseline."""
+    schedule: Constant | Linear | Cosine | InverseSqrt | None = None
+    """The learning rate over the run; left out with linear_baseline."""
+    training: Loop | None = None
+    """How long, in what portions, and what is kept; left out with linear_baseline."""
+    folds: Holdout | KFold | Time
+    """How training rows are split; the competition's own way where the section is left out."""
+    tracking: MLflow | JsonLines | NoTracking
+    """Where the run is recorded."""
+    raw: Mapping[str, Any] = field(compare=False)
+    """The resolved file as plain values, in the schema's order."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Dotted key -> file, parent, override or competition; keys at their default are absent."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "seed")
+        _check_fold(self)
+        _check_data(self)
+        _check_head(self)
+        _check_steps(self)
+
+    @property
+    def loop(self) -> Loop:
+        """The training section of an experiment that is known to have one."""
+        assert self.training is not None, f"{self.name} is not trained step by step"
+        return self.training
+
+
+def _check_fold(experiment: Experiment) -> None:
+    num_folds = experiment.folds.num_folds
+    if experiment.fold not in {"each", "all", *map(str, range(num_folds))}:
+        folds = f"{experiment.folds.name} has fold 0" + (f" to {num_folds - 1}" if num_folds > 1 else " only")
+        raise ValueError(f"fold: {experiment.fold!r} is not a fold; {folds}, or say each or all")
+    training = experiment.training
+    if experiment.fold == "all" and training is not None and training.early_stopping_patience is not None:
+        raise ValueError(
+            f"training.early_stopping_patience: {training.early_stopping_patience} with fold all, "
+            "which validates on nothing; needs null"
+        )
+
+
+def _check_data(experiment: Experiment) -> None:
+    model, data = experiment.model, experiment.data
+    if isinstance(model, LinearBaseline) != isinstance(data, Table):
+        wanted = "table" if isinstance(model, LinearBaseline) else "text"
+        raise ValueError(f"data.name: {data.name!r} does not suit model {model.name}; needs {wanted}")
+    if isinstance(data, Text) and isinstance(model, T5Pretrained) != (data.vocabulary == "checkpoint"):
+        wanted = "checkpoint" if isinstance(model, T5Pretrained) else "unigram, bpe, character or word"
+        raise ValueError(f"data.vocabulary: {data.vocabulary!r} does not suit model {model.name}; needs {wanted}")
+
+
+def _check_head(experiment: Experiment) -> None:
+    smoothing = experiment.training.label_smoothing if experiment.training is not None else 0.0
+    if (
+        smoothing
+        and isinstance(experiment.model, T5FromScratch | T5Pretrained)
+        and experiment.model.head == "classifier"
+    ):
+        raise ValueError(f"training.label_smoothing: {smoothing} with model.head classifier, which has none; needs 0")
+
+
+def _check_steps(experiment: Experiment) -> None:
+    optimizer, schedule, training = experiment.optimizer, experiment.schedule, experiment.training
+    if optimizer is None or schedule is None or training is None:
+        return
+    warmup = schedule.num_warmup_steps
+    if training.num_steps is not None and warmup > training.num_steps:
+        raise ValueError(
+            f"schedule.num_warmup_steps: {warmup} is more than training.num_steps: {training.num_steps}; "
+            "the peak would never be reached"
+        )
+    if isinstance(optimizer, Adafactor) and optimizer.relative_step and (schedule.name, warmup) != ("constant", 0):
+        raise ValueError(
+            f"schedule.name: {schedule.name!r} with optimizer.relative_step: true, "
+            "which sets its own rate; needs constant with num_warmup_steps: 0"
+        )

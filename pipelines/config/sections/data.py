@@ -1,0 +1,43 @@
+"""How rows become examples."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines.config.checks import at_least, one_of
+from pipelines.config.sections.section import Section
+
+VOCABULARIES = ("unigram", "bpe", "character", "word", "checkpoint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Section):
+    """The competition's prompt as token ids, and for seq2seq the label as well."""
+
+    name: ClassVar[str] = "text"
+
+    max_source_length: int = 64
+    """Tokens of a prompt, the closing one included; what is longer is cut."""
+    max_target_length: int = 32
+    """Tokens of a label, the closing one included, and the limit of generation."""
+    vocabulary: str = "unigram"
+    """unigram, bpe, character or word: built from the prompts and labels; checkpoint: the one of the weights."""
+    vocabulary_size: int = 4000
+    """Pieces of a vocabulary that is built; a small corpus may yield fewer. Not used with checkpoint."""
+    max_train_rows: int | None = None
+    """Train on so many rows, drawn once with the experiment's seed; null takes all."""
+    max_valid_rows: int | None = None
+    """Score so many validation rows during training; null takes all, and the final OOF always does."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "max_source_length", "max_target_length")
+        one_of(self, "vocabulary", VOCABULARIES)
+        # pad, end and unknown are three, and a vocabulary of nothing else reads nothing
+        at_least(self, 4, "vocabulary_size")
+        at_least(self, 1, "max_train_rows", "max_valid_rows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Section):
+    """The input columns as they are, for models that make their own features."""
+
+    name: ClassVar[str] = "table"

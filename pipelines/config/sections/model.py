@@ -1,0 +1,105 @@
+"""The models an experiment can name."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines.config.checks import above, at_least, one_of, share
+from pipelines.config.sections.section import Section
+
+HEADS = ("seq2seq", "classifier")
+FEED_FORWARDS = ("relu", "gated-gelu")
+ESTIMATORS = ("auto", "linear", "boosting")
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5FromScratch(Section):
+    """A T5 v1.1 / mT5 of any size with random weights; its vocabulary is built from the corpus."""
+
+    name: ClassVar[str] = "t5_from_scratch"
+
+    head: str = "seq2seq"
+    """seq2seq writes text; classifier reads the classes off the first decoder step."""
+    d_model: int = 160
+    """Width of the residual stream."""
+    d_kv: int = 40
+    """Width of one attention head; it need not be d_model / num_heads."""
+    d_ff: int = 512
+    """Hidden width of the feed-forward layers."""
+    num_layers: int = 2
+    """Encoder blocks."""
+    num_decoder_layers: int = 2
+    """Decoder blocks."""
+    num_heads: int = 4
+    """Attention heads of every attention layer."""
+    feed_forward: str = "gated-gelu"
+    """gated-gelu (T5 v1.1, mT5) or relu (the first T5)."""
+    dropout: float = 0.1
+    """Share of activations dropped while training."""
+    tie_embeddings: bool = True
+    """One matrix for the input embedding and the output head; false gives two, as T5 v1.1's checkpoints have."""
+    freeze_embeddings: bool = False
+    """Keep the embedding matrix at its first values."""
+    num_beams: int = 1
+    """Beams when text is generated; 1 is greedy, and costs the least."""
+    length_penalty: float = 1.0
+    """Exponent on the length by which a beam's score is divided; above 0 favours longer text."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
+        one_of(self, "feed_forward", FEED_FORWARDS)
+        _check_head(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Pretrained(Section):
+    """A published T5, T5 v1.1 or mT5 with its own vocabulary."""
+
+    name: ClassVar[str] = "t5_pretrained"
+
+    checkpoint: str
+    """A name on the Hugging Face hub, a folder, or kaggle:owner/slug for an attached Kaggle dataset."""
+    head: str = "seq2seq"
+    """seq2seq writes text; classifier reads the classes off the first decoder step."""
+    dropout: float = 0.1
+    """Share of activations dropped while training; v1.1 and mT5 were pre-trained without, so it is set again here."""
+    freeze_embeddings: bool = False
+    """Keep the embedding matrix as published: most of mT5's weights, and easily over-fitted on a small corpus."""
+    num_beams: int = 1
+    """Beams when text is generated; 1 is greedy, and costs the least."""
+    length_penalty: float = 1.0
+    """Exponent on the length by which a beam's score is divided; above 0 favours longer text."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint.strip():
+            raise ValueError("checkpoint: empty; needs a hub name, a folder or kaggle:owner/slug")
+        _check_head(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearBaseline(Section):
+    """A model of scikit-learn on n-grams and numbers, fitted in seconds: the row that every other model should beat."""
+
+    name: ClassVar[str] = "linear_baseline"
+
+    estimator: str = "auto"
+    """linear, boosting, or auto: linear where there is a column of free text, gradient boosting elsewhere."""
+    max_features: int = 50_000
+    """The most frequent words, and as many n-grams of characters, that the linear model keeps per column of text."""
+    char_ngrams: bool = True
+    """Count character n-grams beside words: slower, and better on short or many-lingual text."""
+    strength: float = 1.0
+    """Inverse of the linear model's regularisation: higher fits the training rows more closely."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "estimator", ESTIMATORS)
+        at_least(self, 1, "max_features")
+        above(self, 0, "strength")
+
+
+def _check_head(section: T5FromScratch | T5Pretrained) -> None:
+    one_of(section, "head", HEADS)
+    share(section, "dropout")
+    at_least(section, 1, "num_beams")
+    at_least(section, -10, "length_penalty")
+    if section.head == "classifier" and section.num_beams > 1:
+        raise ValueError(f"num_beams: {section.num_beams} with head classifier, which generates nothing; needs 1")

@@ -1,0 +1,72 @@
+"""The optimizers an experiment can name."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines.config.checks import above, at_least, share, shown
+from pipelines.config.sections.section import Section
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adafactor(Section):
+    """Adafactor (arXiv:1804.04235): second moments by row and column, so that its state is nearly free."""
+
+    name: ClassVar[str] = "adafactor"
+
+    lr: float | None = 1e-3
+    """Peak learning rate; null with relative_step, which sets its own."""
+    eps1: float = 1e-30
+    """Added to every squared gradient."""
+    eps2: float = 1e-3
+    """Least root mean square of a tensor that scale_parameter multiplies by."""
+    clip_threshold: float = 1.0
+    """Root mean square above which a tensor's update is scaled down."""
+    decay_rate: float = -0.8
+    """Exponent c of the second moments' decay 1 - step^c; negative, as in transformers."""
+    beta1: float | None = None
+    """Momentum of the updates; null keeps none, and saves a copy of the weights."""
+    weight_decay: float = 0.0
+    """Share of the weights, times the learning rate, that is taken off at each step."""
+    scale_parameter: bool = True
+    """Multiply the learning rate by each tensor's root mean square: then 1e-3 is small and 3e-2 is usual."""
+    relative_step: bool = False
+    """The paper's own rate, min(1e-2, 1 / sqrt(step)), in place of lr."""
+    warmup_init: bool = False
+    """With relative_step: start from 1e-6 * step."""
+
+    def __post_init__(self) -> None:
+        above(self, 0, "lr", "eps1", "eps2", "clip_threshold")
+        share(self, "beta1")
+        at_least(self, 0, "weight_decay")
+        if not -10 <= self.decay_rate < 0:
+            raise ValueError(
+                f"decay_rate: {self.decay_rate} is out of range; needs a negative number, -0.8 in the paper"
+            )
+        if self.relative_step == (self.lr is not None):
+            cure = "set lr: null" if self.relative_step else "give a number, or relative_step: true"
+            raise ValueError(f"lr: {shown(self.lr)} with relative_step: {shown(self.relative_step)}; {cure}")
+        if self.warmup_init and not self.relative_step:
+            raise ValueError("warmup_init: true changes relative_step's rate only; needs relative_step: true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Section):
+    """Adam with decoupled weight decay (arXiv:1711.05101); its state is twice the weights."""
+
+    name: ClassVar[str] = "adamw"
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Decay of the mean of the gradients."""
+    beta2: float = 0.999
+    """Decay of the mean of their squares."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.01
+    """Share of the weights, times the learning rate, that is taken off at each step."""
+
+    def __post_init__(self) -> None:
+        above(self, 0, "lr", "eps")
+        share(self, "beta1", "beta2")
+        at_least(self, 0, "weight_decay")

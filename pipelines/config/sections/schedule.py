@@ -1,0 +1,72 @@
+"""The shapes of the learning rate over a run, as factors of the optimizer's peak rate."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipelines.config.checks import at_least
+from pipelines.config.sections.section import Section
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Section):
+    """The peak rate to the end."""
+
+    name: ClassVar[str] = "constant"
+
+    num_warmup_steps: int = 0
+    """Steps of linear rise to the peak."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_warmup_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Section):
+    """A straight line down from the peak."""
+
+    name: ClassVar[str] = "linear"
+
+    num_warmup_steps: int = 0
+    """Steps of linear rise to the peak."""
+    final_factor: float = 0.0
+    """Share of the peak at the end of the run."""
+
+    def __post_init__(self) -> None:
+        _check_decay(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Section):
+    """Half a cosine down from the peak: slow, fast, slow."""
+
+    name: ClassVar[str] = "cosine"
+
+    num_warmup_steps: int = 0
+    """Steps of linear rise to the peak."""
+    final_factor: float = 0.0
+    """Share of the peak at the end of the run."""
+
+    def __post_init__(self) -> None:
+        _check_decay(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseSqrt(Section):
+    """One over the square root of the step, which needs no end in sight: T5's pre-training."""
+
+    name: ClassVar[str] = "inverse_sqrt"
+
+    num_warmup_steps: int = 0
+    """Steps of linear rise to the peak."""
+    time_scale: int = 1000
+    """How slowly it falls: the rate is halved 3 * time_scale steps after the rise."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_warmup_steps")
+        at_least(self, 1, "time_scale")
+
+
+def _check_decay(section: Linear | Cosine) -> None:
+    at_least(section, 0, "num_warmup_steps")
+    if not 0 <= section.final_factor <= 1:
+        raise ValueError(f"final_factor: {section.final_factor} is out of range; needs 0 to 1")
