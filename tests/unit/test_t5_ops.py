@@ -1,0 +1,117 @@
+"""T5's own operations: dropout, hand-written gradients, position buckets, half precision."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional
+from transformers.models.t5.modeling_t5 import T5Attention as ReferenceAttention
+
+from components.models import t5_ops
+from components.models.t5 import T5Architecture, create_t5
+from components.models.t5_layers import relative_position_bucket
+
+ARCHITECTURE = T5Architecture(
+    vocab_size=40, d_model=24, d_kv=6, d_ff=32, num_layers=2, num_decoder_layers=3, num_heads=3
+)
+
+
+def build_batch():
+    generator = torch.Generator().manual_seed(5)
+    input_ids = torch.randint(3, 40, (4, 17), generator=generator)
+    labels = torch.randint(3, 40, (4, 9), generator=generator)
+    return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
+
+
+def test_dropout_mask_has_the_asked_share_and_keeps_the_mean():
+    torch.manual_seed(3)
+    mask = t5_ops.dropout_mask(torch.empty(999, 1001), 0.1)
+    share = 6554 / 65536
+    assert torch.equal(mask.unique(), torch.tensor([0.0, 1 / (1 - share)]))
+    assert abs((mask == 0).float().mean() - share) < 4 * (share * (1 - share) / mask.numel()) ** 0.5
+    torch.manual_seed(3)
+    assert torch.equal(mask, t5_ops.dropout_mask(torch.empty(999, 1001), 0.1))
+
+
+def test_dropped_neighbours_are_independent():
+    torch.manual_seed(4)
+    dropped = (t5_ops.dropout_mask(torch.empty(400_000), 0.5) == 0).double() - 0.5
+    for lag in range(1, 9):
+        assert abs((dropped[lag:] * dropped[:-lag]).mean() / 0.25) < 4 / 400_000**0.5
+
+
+def test_dropout_stands_where_t5_has_it(monkeypatch):
+    counts = []
+    draw = t5_ops.dropout_mask
+    monkeypatch.setattr(t5_ops, "dropout_mask", lambda like, p: (counts.append(like.numel()), draw(like, p))[1])
+    model = create_t5(ARCHITECTURE, head="seq2seq")
+    batch = build_batch()
+    model.train()(**batch)
+    source, target, d_model, d_ff, heads = 4 * 17, 4 * 9, 24, 32, 3
+    encoder = [heads * source * 17, source * d_model, source * d_ff, source * d_model]
+    decoder = [heads * target * 9, target * d_model, heads * target * 17, target * d_model]
+    decoder += [target * d_ff, target * d_model]
+    ends = [source * d_model, target * d_model] * 2  # embeddings and last norms
+    assert sorted(counts) == sorted(encoder * 2 + decoder * 3 + ends)
+    counts.clear()
+    model.eval()(**batch)
+    assert counts == []
+
+
+def test_hand_written_gradients():
+    torch.manual_seed(0)
+    gate, value, x = (torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    weight = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    mask = t5_ops.dropout_mask(gate.detach(), 0.4)
+    assert gradcheck(t5_ops._GatedGelu.apply, (gate, value, mask))
+    assert gradcheck(lambda g, v: t5_ops.gated_gelu(g, v, 0.0), (gate, value))
+    assert gradcheck(lambda h, w: t5_ops.rms_norm(h, w, 1e-6), (x, weight))
+    expected = functional.gelu(gate, approximate="tanh") * value
+    torch.testing.assert_close(t5_ops.gated_gelu(gate, value, 0.0), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 12), (16, 20)])
+def test_buckets_equal_transformers(bidirectional, num_buckets, max_distance):
+    distance = torch.arange(-600, 601)
+    expected = ReferenceAttention._relative_position_bucket(distance, bidirectional, num_buckets, max_distance)
+    actual = relative_position_bucket(
+        distance, bidirectional=bidirectional, num_buckets=num_buckets, max_distance=max_distance
+    )
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("way", ["cast", "autocast"])
+def test_half_precision_survives_activations_over_65504(way):
+    torch.manual_seed(0)
+    model = create_t5(replace(ARCHITECTURE, dropout=0.0), head="seq2seq").eval()
+    with torch.no_grad():
+        for block in model.encoder.block:
+            block.layer[1].DenseReluDense.wi_0.weight.mul_(150)
+            block.layer[1].DenseReluDense.wi_1.weight.mul_(150)
+    peaks = []
+    for block in model.encoder.block:
+        block.layer[1].DenseReluDense.wo.register_forward_pre_hook(lambda _, x: peaks.append(x[0].abs().max().item()))
+    batch = build_batch()
+    expected = model(**batch).logits
+    assert max(peaks) > 65504
+    if way == "cast":
+        half = copy.deepcopy(model).half()
+        kinds = {name.split(".")[-2]: p.dtype for name, p in half.named_parameters()}
+        assert kinds["wo"] == torch.float32
+        assert {kind for name, kind in kinds.items() if name != "wo"} == {torch.float16}
+        actual = half(**batch).logits.float()
+    else:
+        with torch.autocast("cpu", dtype=torch.float16):
+            actual = model(**batch).logits.float()
+    assert torch.isfinite(actual).all()
+    assert (actual - expected).norm() <= 1e-2 * expected.norm()
+
+
+def test_bfloat16_is_followed_everywhere():
+    model = create_t5(ARCHITECTURE, head="seq2seq").bfloat16().eval()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    output = model(**build_batch())
+    assert (output.logits.dtype, output.loss.dtype) == (torch.bfloat16, torch.float32)
