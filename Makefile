@@ -36,7 +36,8 @@ compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EX
 runs: $(STAMP)  ## list the runs and the space they take
 	@$(BIN)/podium runs list
 ui: $(STAMP)  ## open MLflow on http://127.0.0.1:5000
-	@$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
+		--port 5000 --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
 test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
 	@$(BIN)/pytest $(or $(PYTEST),tests)
 check: $(STAMP)  ## ruff, mypy --strict, import contracts

@@ -98,6 +98,8 @@ class TrainingLoop:
         self.evaluate, self.save_model = evaluate, save_model
         self.plain_model, self.plain_optimizer = model, optimizer
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        # Adafactor's relative step sets its own rate, and the groups carry none.
+        self.has_rate = all(group["lr"] is not None for group in optimizer.param_groups)
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
         self.state = TrainingState(accelerator, model, optimizer, self.average, self.progress)
@@ -159,7 +161,8 @@ class TrainingLoop:
 
     def _step(self, window: list[tuple[Batch, bool]]) -> None:
         accelerator = self.accelerator
-        apply_schedule(self.plain_optimizer, self.schedule(self.progress.step))
+        if self.has_rate:
+            apply_schedule(self.plain_optimizer, self.schedule(self.progress.step))
         weights, total = self._weigh(window)
         losses = []
         for index, (batch, _) in enumerate(window):
@@ -222,7 +225,9 @@ class TrainingLoop:
                 f"the loss is {loss} at step {step}; a lower optimizer.lr, more warm-up steps or "
                 "training.max_grad_norm=1.0 usually cure it"
             )
-        metrics = {"train/loss": loss, "train/lr": float(self.plain_optimizer.param_groups[0]["lr"])}
+        metrics = {"train/loss": loss}
+        if self.has_rate:
+            metrics["train/lr"] = float(self.plain_optimizer.param_groups[0]["lr"])
         self.history.append(step, metrics)
         rate = (step - last_step) / max(now - last_time, 1e-9)
         self.observer.on_log(step, metrics | {"train/steps_per_second": rate})

@@ -1,0 +1,265 @@
+"""The command line: parsing, and one lazy import per command. `podium --help` must load neither torch nor MLflow."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pipelines.config.workspace import Workspace
+from pipelines.errors import PodiumError
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Command = Callable[[argparse.Namespace, Workspace], None]
+
+
+def _train(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    if not arguments.experiment:
+        _list_experiments(workspace)
+    if _is_main_process():
+        _prepare_data(workspace, arguments.experiment, arguments.overrides)
+    from pipelines.stages.train import train
+
+    train(workspace, arguments.experiment, arguments.overrides, mode=_mode())
+
+
+def _prepare_data(workspace: Workspace, name: str, overrides: Sequence[str]) -> None:
+    """Write the files of an embedded competition where they are missing; a Kaggle one's are downloaded on request."""
+    from pipelines.competitions.competition import load_competition
+    from pipelines.config.load import load_experiment
+
+    competition = load_competition(load_experiment(workspace, name, overrides).competition)
+    if competition.prepare is not None:
+        from pipelines.stages.data import prepare
+
+        prepare(workspace, competition.name)
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _mode() -> str | None:
+    chosen = [name for name in ("smoke", "overfit") if os.environ.get(name.upper()) not in (None, "", "0")]
+    if len(chosen) > 1:
+        raise PodiumError("SMOKE and OVERFIT are both set; choose one")
+    return chosen[0] if chosen else None
+
+
+def _list_experiments(workspace: Workspace) -> None:
+    from pipelines.config.experiment_file import experiment_names
+
+    names = "\n".join(f"  {name}" for name in experiment_names(workspace))
+    raise PodiumError(f"which experiment? EXP=… is one of\n{names}")
+
+
+def _resume(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.train import resume
+
+    resume(workspace, arguments.experiment, arguments.run)
+
+
+def _predict(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.predict import predict
+
+    predict(
+        workspace,
+        experiment=arguments.experiment,
+        run=arguments.run,
+        data_dir=arguments.data_dir,
+        output=arguments.output,
+    )
+
+
+def _submit(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.submit import submit
+
+    submit(
+        workspace,
+        experiment=_word(arguments.experiment),
+        run=arguments.run,
+        host=arguments.host,
+        message=arguments.message,
+        reveal=arguments.reveal,
+    )
+
+
+def _compare(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.compare import compare
+
+    compare(
+        workspace,
+        competition=arguments.competition,
+        experiment=_word(arguments.experiment),
+        sort=arguments.sort,
+        limit=arguments.limit,
+        as_json=arguments.json,
+    )
+
+
+def _word(experiment: str | None) -> str | None:
+    """smoke/mt5_adafactor is addressed as a file and named in one word."""
+    return experiment.replace("/", "_") if experiment else None
+
+
+def _config(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.config import print_experiment, print_schema
+
+    if arguments.schema:
+        print_schema()
+    elif arguments.experiment:
+        print_experiment(workspace, arguments.experiment, arguments.overrides)
+    else:
+        _list_experiments(workspace)
+
+
+def _lock(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.config import lock_experiments
+
+    lock_experiments(workspace)
+
+
+def _data_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.data import prepare
+
+    prepare(workspace, arguments.competition, force=arguments.force)
+
+
+def _data_download(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.download import download
+
+    download(workspace, arguments.slug)
+
+
+def _new_competition(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.new import new_competition
+
+    new_competition(
+        workspace,
+        arguments.slug,
+        id_column=arguments.id,
+        label=arguments.label,
+        task=arguments.task,
+        metric=arguments.metric,
+        force=arguments.force,
+    )
+
+
+def _new_experiment(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.new import new_experiment
+
+    new_experiment(workspace, arguments.name, parent=arguments.parent)
+
+
+def _runs_list(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.runs import list_all
+
+    list_all(workspace)
+
+
+def _runs_prune(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.runs import prune
+
+    prune(workspace)
+
+
+def _tracking_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.tracking import prepare
+
+    prepare(workspace)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="podium", description="From one experiment file to a leaderboard row that anyone can rebuild."
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="the checkout; default: the current folder")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    train = _add(commands, "train", _train, "train an experiment, from data to scored run")
+    train.add_argument("experiment", nargs="?")
+    train.add_argument("overrides", nargs="*", metavar="key=value")
+    _add_choice(_add(commands, "resume", _resume, "go on with an unfinished run"))
+
+    predict = _add_choice(_add(commands, "predict", _predict, "predict the test set with a finished run"))
+    predict.add_argument("--data-dir", type=Path, help="another folder with test.csv and sample_submission.csv")
+    predict.add_argument("--output", type=Path, help="where the submission goes; default: into the run directory")
+
+    submit = _add_choice(_add(commands, "submit", _submit, "submit a finished run to its leaderboard"))
+    submit.add_argument("--host", help="local or kaggle; default: the competition's own")
+    submit.add_argument("--message", help="the submission's description")
+    submit.add_argument("--reveal", action="store_true", help="show the local host's private scores")
+
+    compare = _add(commands, "compare", _compare, "runs side by side: scores, leaderboard, cost, what differs")
+    compare.add_argument("experiment", nargs="?")
+    compare.add_argument("--competition")
+    compare.add_argument("--sort", help="score, lb, time, memory, started or a parameter's key")
+    compare.add_argument("--limit", type=int, default=20)
+    compare.add_argument("--json", action="store_true")
+
+    config = _add(commands, "config", _config, "print the resolved experiment, or --schema: every field there is")
+    config.add_argument("experiment", nargs="?")
+    config.add_argument("overrides", nargs="*", metavar="key=value")
+    config.add_argument("--schema", action="store_true")
+    _add(commands, "lock", _lock, "accept that resolved experiments changed")
+    _add_data(commands)
+    _add_new(commands)
+
+    runs = _add_group(commands, "runs", "list the runs, or free space")
+    _add(runs, "list", _runs_list, "the runs and the space they take")
+    _add(runs, "prune", _runs_prune, "remove what finished runs no longer need")
+    tracking = _add_group(commands, "tracking", "the tracking database")
+    _add(tracking, "prepare", _tracking_prepare, "create MLflow's database, once")
+    return parser
+
+
+def _add_data(commands: Subparsers) -> None:
+    data = _add_group(commands, "data", "a competition's files")
+    prepare = _add(data, "prepare", _data_prepare, "write an embedded competition's files and its baselines")
+    prepare.add_argument("competition")
+    prepare.add_argument("--force", action="store_true", help="write them again")
+    download = _add(data, "download", _data_download, "get a Kaggle competition's files")
+    download.add_argument("slug")
+
+
+def _add_new(commands: Subparsers) -> None:
+    new = _add_group(commands, "new", "start a competition or an experiment of your own")
+    competition = _add(new, "competition", _new_competition, "read a competition's CSVs and write its file")
+    competition.add_argument("slug")
+    competition.add_argument("--id", help="the id column, where it cannot be told")
+    competition.add_argument("--label", help="the label column")
+    competition.add_argument("--task", help="binary, multiclass, multilabel, regression or text_to_text")
+    competition.add_argument("--metric", help="a metric's name")
+    competition.add_argument("--force", action="store_true", help="replace the files of an earlier call")
+    experiment = _add(new, "experiment", _new_experiment, "write an experiment file from a parent")
+    experiment.add_argument("name")
+    experiment.add_argument("--from", dest="parent", required=True, metavar="EXPERIMENT")
+
+
+def _add(commands: Subparsers, name: str, command: Command, help_text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_group(commands: Subparsers, name: str, help_text: str) -> Subparsers:
+    group = commands.add_parser(name, help=help_text, description=help_text)
+    return group.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("experiment", nargs="?", help="its newest run that fits")
+    parser.add_argument("--run", help="a run's id or folder instead")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; what a user can cause ends in one line on stderr and exit code 2."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.command(arguments, Workspace(arguments.root.resolve()))
+    except PodiumError as error:
+        print(f"podium: {error}", file=sys.stderr)
+        sys.exit(2)

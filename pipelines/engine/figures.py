@@ -1,0 +1,46 @@
+"""Pictures of a run: curves of each fold, and the folds' scores side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.competitions.competition import Competition
+
+
+def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path | None:
+    """Loss, learning rate and validation scores over steps; None where nothing was recorded."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if name != "step":
+                series.setdefault(name, []).append((entry["step"], value))
+    if not series:
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(series), 3.2), layout="constrained")
+    for axes, (name, points) in zip(figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True):
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, marker="o" if len(points) < 20 else None)
+        axes.set(title=name, xlabel="step")
+        axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def draw_scores(metrics: Mapping[str, float], competition: Competition, path: Path) -> Path:
+    """The deciding metric of every fold, with their mean."""
+    from matplotlib.figure import Figure
+
+    names = [key for key in metrics if key.startswith("fold") and key.endswith(f"/{competition.metric}")]
+    figure = Figure(figsize=(1.5 + 0.9 * max(len(names), 3), 3.2), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.bar([name.split("/")[0] for name in names], [metrics[name] for name in names], width=0.6)
+    axes.bar_label(bars, fmt="%.4f", fontsize=8)
+    axes.axhline(metrics[f"cv/{competition.metric}"], color="black", linewidth=1, linestyle="--")
+    axes.set(title=f"{competition.metric} by fold, mean dashed")
+    return _save(figure, path)
+
+
+def _save(figure: object, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})  # type: ignore[attr-defined]
+    return path

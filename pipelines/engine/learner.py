@@ -1,0 +1,43 @@
+"""What a family of models must offer so that folds, OOF, resume and submission work for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pandas import DataFrame
+
+from pipelines.engine.observer import RunObserver
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One training: which rows, where its files go, its seed, and who watches. `valid` is None for the full fit."""
+
+    name: str
+    folder: Path
+    train: DataFrame
+    valid: DataFrame | None
+    seed: int
+    observer: RunObserver
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where the weights that predict lie, relative to the fold's folder, and how long they were trained."""
+
+    checkpoint: str
+    num_steps: int
+
+
+class Learner(Protocol):
+    """Frames are canonical (`id`, inputs, `label`); predictions are frames too, see `pipelines.engine.scoring`."""
+
+    def prepare(self, train: DataFrame, test: DataFrame) -> None:
+        """Make, once for all folds, what a fold must not make for itself, such as a vocabulary."""
+
+    def fit(self, job: FoldJob) -> FitResult:
+        """Train one fold, going on from its resume point where there is one."""
+
+    def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
+        """Predictions for the rows of `frame` by all checkpoints together."""

@@ -1,0 +1,31 @@
+"""Which learner trains which model: the one table."""
+
+from collections.abc import Callable
+
+from pipelines.competitions.competition import Competition
+from pipelines.config.schema import Experiment
+from pipelines.engine.learner import Learner
+from pipelines.engine.run_directory import RunDirectory
+
+
+def create_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    """The learner of the experiment's model."""
+    return _LEARNERS[experiment.data.name](experiment, competition, run)
+
+
+def _create_text_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.text_learner import TextLearner  # torch takes two seconds, which a table model can do without
+
+    return TextLearner(experiment, competition, run)
+
+
+def _create_table_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.table_learner import TableLearner
+
+    return TableLearner(experiment, competition, run)
+
+
+_LEARNERS: dict[str, Callable[[Experiment, Competition, RunDirectory], Learner]] = {
+    "text": _create_text_learner,
+    "table": _create_table_learner,
+}

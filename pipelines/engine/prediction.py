@@ -1,0 +1,51 @@
+"""From a run directory to a checked submission: all that a kernel needs at prediction time."""
+
+from pathlib import Path
+
+from pandas import DataFrame
+
+from components.training.checkpoint import read_json
+from pipelines.competitions.competition import load_competition
+from pipelines.config.load import load_run_config
+from pipelines.engine.learners import create_learner
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.submission import check_frame, write_submission
+from pipelines.engine.training_run import write_parquet
+from pipelines.errors import PodiumError
+
+
+def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
+    """Predict the test rows with every trained fold of a run and write the submission to `output`.
+
+    Beside it lies `test_predictions.parquet` with probabilities or scores. Raises PodiumError naming the file and the
+    cure when the run is unfinished, damaged, or of another competition than the data.
+    """
+    run = RunDirectory(run_dir)
+    experiment = load_run_config(run_dir)
+    record = run.read_record()
+    if record["competition"] != experiment.competition:
+        raise PodiumError(
+            f"{run.record}: says competition {record['competition']}, config.yaml says {experiment.competition}; "
+            "the two files belong to different runs"
+        )
+    competition = load_competition(experiment.competition)
+    test, sample = competition.load_test(data_dir), competition.load_sample(data_dir)
+    learner = create_learner(experiment, competition, run)
+    try:
+        predictions = learner.predict(trained_checkpoints(run), test)
+    except (ValueError, OSError) as error:
+        raise PodiumError(str(error)) from error
+    submission = competition.to_submission(predictions, sample)
+    check_frame(submission, sample, competition, source=str(output))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_submission(submission, output)
+    write_parquet(predictions, output.with_name("test_predictions.parquet"))
+    return submission
+
+
+def trained_checkpoints(run: RunDirectory) -> list[Path]:
+    """The checkpoint of each finished fold, in order."""
+    results = sorted(run.path.glob("*/result.json"))
+    if not results:
+        raise PodiumError(f"{run.path}: no fold has finished; `make resume RUN={run.path.name}` goes on with it")
+    return [path.parent / read_json(path)["checkpoint"] for path in results]

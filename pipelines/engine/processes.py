@@ -1,0 +1,39 @@
+"""The processes of one training: torchrun starts several, everything else is one."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+T = TypeVar("T")
+
+# The main process predicts OOF and test alone while the others wait; torch's own patience is ten minutes.
+PATIENCE = timedelta(hours=12)
+
+
+def join_processes(device: str) -> PartialState:
+    """Meet the other processes, over nccl on GPUs and gloo on CPUs."""
+    is_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return PartialState(cpu=device == "cpu", **({"timeout": PATIENCE} if is_several else {}))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and speaks; known without importing torch."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def decide_together(decide: Callable[[], T]) -> T:
+    """The main process decides, every process gets its answer; an error of the decision is raised by all."""
+    answer: list[T | Exception | None] = [None]
+    if is_main_process():
+        try:
+            answer = [decide()]
+        except Exception as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]  # type: ignore[return-value]

@@ -1,0 +1,182 @@
+"""The run directory: everything one execution of an experiment needed and made, readable without this project.
+
+`run.json` is the record that makes a run rebuildable; it is written before training starts and completed at its end.
+"""
+
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from components.training.checkpoint import read_json, write_json
+from pipelines.engine.source_state import SourceState
+from pipelines.errors import PodiumError
+
+RECORDED_LIBRARIES = (
+    "torch", "torchvision", "timm", "transformers", "tokenizers", "accelerate", "safetensors", "sentencepiece",
+    "scikit-learn", "numpy", "pandas", "pyarrow", "scipy", "omegaconf", "mlflow", "kaggle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Names of the files in a run directory, and the reading and writing of its record."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.csv"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def oof(self) -> Path:
+        return self.path / "oof.parquet"
+
+    @property
+    def test_predictions(self) -> Path:
+        return self.path / "test_predictions.parquet"
+
+    @property
+    def submission(self) -> Path:
+        return self.path / "submission.csv"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def fold(self, name: str) -> Path:
+        """The folder of one fold, named `fold0`, `fold1`, … or `full`."""
+        return self.path / name
+
+    def read_record(self) -> dict[str, Any]:
+        """The content of run.json; a PodiumError where there is none or it is damaged."""
+        if not self.record.exists():
+            raise PodiumError(f"{self.path} is no run directory: it has no run.json")
+        try:
+            record = read_json(self.record)
+        except ValueError as error:
+            raise PodiumError(str(error)) from error
+        if not isinstance(record, dict):
+            raise PodiumError(f"{self.record}: not a run record")
+        return record
+
+    def update_record(self, **changes: object) -> None:
+        """Replace some entries of run.json, atomically."""
+        write_json(self.record, self.read_record() | changes)
+
+    def read_metrics(self) -> dict[str, float]:
+        """The content of metrics.json; empty while the run has not finished."""
+        return dict(read_json(self.metrics)) if self.metrics.exists() else {}
+
+
+def create_run_directory(runs: Path, experiment: str) -> RunDirectory:
+    """A new, empty folder `runs/<experiment>/<UTC time>-<4 hex digits>`, which sorts by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = runs / experiment.replace("/", "-") / f"{stamp}-{secrets.token_hex(2)}"
+    path.mkdir(parents=True)
+    return RunDirectory(path)
+
+
+def describe_machine() -> dict[str, object]:
+    """Processor, memory, GPUs and threads: what equal bits depend on."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": gpus,
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def list_versions() -> dict[str, str]:
+    """The versions of python and of the libraries that touch numbers."""
+    versions = {"python": platform.python_version()}
+    for name in RECORDED_LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def start_record(
+    *, run: RunDirectory, experiment: str, competition: str, source: SourceState, entries: Mapping[str, object]
+) -> None:
+    """Write the first version of run.json; `entries` holds seeds, data and fold hashes and the tracker's run."""
+    record = {
+        "run": run.path.name,
+        "experiment": experiment,
+        "competition": competition,
+        "status": "running",
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": source.commit,
+        "branch": source.branch,
+        "dirty": source.is_dirty,
+        "source_sha256": source.sha256,
+        "versions": list_versions(),
+        "machine": describe_machine(),
+        **entries,
+    }
+    write_json(run.record, record)
+    if source.diff:
+        (run.path / "uncommitted.diff").write_text(source.diff, encoding="utf-8")
+
+
+def hash_data(data_dir: Path) -> dict[str, str]:
+    """SHA-256 of each CSV file that a competition reads."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(data_dir.glob("*.csv"))}
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process ever held, of the GPU's where there is one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count())))
+    import resource
+
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kibibytes) * (1 if sys.platform == "darwin" else 1024)
+
+
+def check_disk(folder: Path, num_bytes: int) -> None:
+    """PodiumError unless the file system of `folder` has `num_bytes` free."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise PodiumError(
+            f"{folder}: {free / 2**20:.0f} MiB free, but this run may write {num_bytes / 2**20:.0f} MiB; free some "
+            "space (`podium runs prune` removes what finished runs no longer need) or choose another --root"
+        )

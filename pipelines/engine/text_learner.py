@@ -1,0 +1,229 @@
+"""T5 in a competition: prompts to token ids, the loop, and predictions in the competition's words."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from pandas import DataFrame
+from torch import Tensor, nn
+
+from components.data.batching import count_steps
+from components.data.text import EncodedTexts, TextCollator
+from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from components.models.pretrained import resolve_checkpoint
+from components.models.t5 import T5Model, load_t5, save_t5
+from components.training.checkpoint import forecast_bytes
+from components.training.inference import predict_logits, predict_sequences
+from components.training.loop import LoopSettings, TrainingLoop
+from components.training.resume import Progress
+from components.training.seeding import seed_everything
+from pipelines.build import build_model, build_optimizer, build_schedule
+from pipelines.competitions.competition import Competition
+from pipelines.config.schema import Experiment
+from pipelines.config.sections.data import Text
+from pipelines.config.sections.model import T5FromScratch, T5Pretrained
+from pipelines.engine.learner import FitResult, FoldJob
+from pipelines.engine.run_directory import RunDirectory, check_disk
+from pipelines.engine.scoring import (
+    count_classes,
+    encode_labels,
+    frame_probabilities,
+    frame_texts,
+    is_greater_better,
+    score_predictions,
+)
+
+
+class TextLearner:
+    """Trains and predicts with a T5 of either head."""
+
+    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+        model, data = experiment.model, experiment.data
+        assert isinstance(model, T5FromScratch | T5Pretrained)
+        assert isinstance(data, Text)
+        self.experiment, self.competition, self.run = experiment, competition, run
+        self.model_section, self.data_section, self.loop_section = model, data, experiment.loop
+        self.is_seq2seq = model.head == "seq2seq"
+        self.vocabulary_folder = run.path / "vocabulary"
+        if self.loop_section.num_threads:
+            torch.set_num_threads(self.loop_section.num_threads)
+
+    # -- text and ids ------------------------------------------------------------------------------------------------
+
+    def prepare(self, train: DataFrame, test: DataFrame) -> None:
+        """Build the vocabulary from prompts (train and test) and training labels, or copy the checkpoint's."""
+        if (self.vocabulary_folder / "spiece.model").exists():
+            return
+        if self.data_section.vocabulary == "checkpoint":
+            assert isinstance(self.model_section, T5Pretrained)
+            load_vocabulary(resolve_checkpoint(self.model_section.checkpoint)).save(self.vocabulary_folder)
+            return
+        corpus = [*self._prompts(train), *self._prompts(test)]
+        build_vocabulary(
+            corpus + (train["label"].tolist() if self.is_seq2seq else []),
+            self.vocabulary_folder,
+            kind=self.data_section.vocabulary,
+            size=self.data_section.vocabulary_size,
+            reserved=self.competition.reserved_pieces,
+        )
+
+    def _prompts(self, frame: DataFrame) -> list[str]:
+        rows = ({str(key): value for key, value in row.items()} for row in frame.to_dict("records"))
+        return [self.competition.build_prompt(row) for row in rows]
+
+    def _encode(self, frame: DataFrame, vocabulary: Vocabulary, *, has_labels: bool) -> EncodedTexts:
+        sources = vocabulary.encode(self._prompts(frame), max_length=self.data_section.max_source_length)
+        return EncodedTexts(sources, self._targets(frame, vocabulary) if has_labels else None)
+
+    def _targets(self, frame: DataFrame, vocabulary: Vocabulary) -> Sequence[Any]:
+        if self.is_seq2seq:
+            return vocabulary.encode(frame["label"].tolist(), max_length=self.data_section.max_target_length)
+        return list(encode_labels(self.competition, frame))
+
+    @property
+    def _num_classes(self) -> int | None:
+        return None if self.is_seq2seq else count_classes(self.competition)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def fit(self, job: FoldJob) -> FitResult:
+        """Train one fold on accelerate and return its best checkpoint."""
+        section = self.loop_section
+        vocabulary = load_vocabulary(self.vocabulary_folder)
+        accelerator = Accelerator(cpu=section.device == "cpu", mixed_precision=section.mixed_precision)
+        data = self._encode(job.train, vocabulary, has_labels=True)
+        seed_everything(job.seed)
+        model = build_model(
+            self.experiment, vocab_size=vocabulary.size, num_classes=self._num_classes, task=self.competition.task
+        )
+        model.to(accelerator.device)
+        settings = self._settings(len(data), job)
+        if accelerator.is_main_process:
+            self._check_disk(model, settings, job.folder)
+        # Every process draws its own dropout, whatever the first one has drawn for the weights.
+        seed_everything(job.seed + accelerator.process_index)
+        optimizer = build_optimizer(self.experiment, model)
+        collate = TextCollator(vocabulary.pad_id, section.pad_to_multiple_of)
+        valid = self._limited(job.valid)
+        loop = TrainingLoop(
+            accelerator=accelerator,
+            model=model,
+            optimizer=optimizer,
+            schedule=build_schedule(self.experiment, num_steps=settings.num_steps),
+            data=data,
+            collate=collate,
+            evaluate=None if valid is None else lambda model: self._evaluate(model, valid, accelerator),
+            save_model=_save,
+            settings=settings,
+            folder=job.folder,
+            observer=job.observer,
+        )
+        with job.observer.screen.training(job.name, settings.num_steps):
+            progress = loop.run()
+        accelerator.free_memory()
+        return _fit_result(progress)
+
+    def _settings(self, num_rows: int, job: FoldJob) -> LoopSettings:
+        section = self.loop_section
+        per_epoch = count_steps(num_rows, section.batch_size, section.gradient_accumulation_steps, 1)
+        return LoopSettings(
+            num_steps=section.num_steps or per_epoch * (section.num_epochs or 1),
+            batch_size=section.batch_size,
+            gradient_accumulation_steps=section.gradient_accumulation_steps,
+            max_grad_norm=section.max_grad_norm,
+            ema_decay=section.ema_decay,
+            eval_every_steps=section.eval_every_steps or per_epoch,
+            early_stopping_patience=section.early_stopping_patience,
+            greater_is_better=is_greater_better(self.competition),
+            num_best_checkpoints=section.num_best_checkpoints,
+            checkpoint_every_steps=section.checkpoint_every_steps,
+            log_every_steps=section.log_every_steps,
+            bucket_batches=section.bucket_batches,
+            seed=job.seed,
+        )
+
+    def _check_disk(self, model: nn.Module, settings: LoopSettings, folder: Path) -> None:
+        optimizer = self.experiment.optimizer
+        needed = forecast_bytes(
+            model,
+            num_best_checkpoints=settings.num_best_checkpoints,
+            has_ema=settings.ema_decay is not None,
+            states_per_parameter=2.0 if optimizer is not None and optimizer.name == "adamw" else 0.1,
+        )
+        check_disk(folder, needed)
+
+    def _limited(self, valid: DataFrame | None) -> DataFrame | None:
+        limit = self.data_section.max_valid_rows
+        if valid is None or limit is None or len(valid) <= limit:
+            return valid
+        return valid.sample(limit, random_state=self.experiment.seed)
+
+    def _evaluate(self, model: nn.Module, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
+        """Scores of the validation rows, each process predicting its share."""
+        rank, world = accelerator.process_index, accelerator.num_processes
+        share = self._predict_with([model], valid.iloc[rank::world])
+        if world > 1:
+            parts: list[DataFrame] = gather_object([share])
+            share = _interleave(parts)
+        scores = score_predictions(self.competition, valid, share)
+        return {f"valid/{name}": value for name, value in scores.items()}
+
+    # -- prediction --------------------------------------------------------------------------------------------------
+
+    def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
+        """Joint decoding by all checkpoints, or the mean of their probabilities."""
+        device = "cuda" if self.loop_section.device != "cpu" and torch.cuda.is_available() else "cpu"
+        models = [
+            load_t5(folder, head=self.model_section.head, num_classes=self._num_classes).to(device)
+            for folder in checkpoints
+        ]
+        return self._predict_with(models, frame)
+
+    def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
+        vocabulary = load_vocabulary(self.vocabulary_folder)
+        data = self._encode(frame, vocabulary, has_labels=False)
+        collate = TextCollator(vocabulary.pad_id, self.loop_section.pad_to_multiple_of)
+        batch_size = self.loop_section.eval_batch_size
+        if self.is_seq2seq:
+            sequences, scores = predict_sequences(
+                models,  # type: ignore[arg-type]
+                data,
+                collate,
+                batch_size=batch_size,
+                max_length=self.data_section.max_target_length,
+                num_beams=self.model_section.num_beams,
+                length_penalty=self.model_section.length_penalty,
+            )
+            return frame_texts(frame, vocabulary.decode(sequences), scores)
+        outputs = [self._activate(predict_logits(model, data, collate, batch_size=batch_size)) for model in models]
+        mean = torch.stack(outputs).mean(0).numpy()
+        return frame_probabilities(self.competition, frame, mean)
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        if self.competition.task == "regression":
+            return logits
+        return logits.sigmoid() if self.competition.task == "multilabel" else logits.softmax(-1)
+
+
+def _save(model: nn.Module, folder: Path) -> None:
+    assert isinstance(model, T5Model)
+    save_t5(model, folder)
+
+
+def _interleave(parts: Sequence[DataFrame]) -> DataFrame:
+    """The inverse of taking every n-th row from row 0, 1, …, n - 1 on."""
+    from pandas import concat
+
+    order = np.argsort(
+        np.concatenate([np.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]), kind="stable"
+    )
+    return concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
+
+
+def _fit_result(progress: Progress) -> FitResult:
+    _, step = progress.best[0]
+    return FitResult(checkpoint=f"checkpoints/step-{step:08d}", num_steps=progress.step)

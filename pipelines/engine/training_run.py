@@ -1,0 +1,182 @@
+"""One run: folds in turn, out-of-fold predictions, scores. Resuming is running again over what is there already."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
+from components.data.folds import train_valid_rows
+from components.training.checkpoint import atomic_file, read_json, write_json
+from components.training.history import read_history
+from pipelines.adapters.tracker import Tracker
+from pipelines.competitions.competition import Competition
+from pipelines.config.schema import Experiment
+from pipelines.engine.figures import draw_curves, draw_scores
+from pipelines.engine.fold_file import Folds, hash_folds
+from pipelines.engine.learner import FoldJob, Learner
+from pipelines.engine.learners import create_learner
+from pipelines.engine.observer import RunObserver, Screen, StopWish
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.scoring import score_predictions
+
+FULL_FIT = "full"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run is about and who watches it."""
+
+    experiment: Experiment
+    competition: Competition
+    run: RunDirectory
+    data_dir: Path
+    tracker: Tracker
+    screen: Screen
+    stop_wish: StopWish
+    is_main: bool = True
+    is_overfit: bool = False
+
+
+def train_run(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, float]:
+    """Train what `fold` asks for, write `oof.parquet` and `metrics.json`, and return the scores."""
+    learner = create_learner(context.experiment, context.competition, context.run)
+    for name in fold_names(context.experiment, folds):
+        _train_fold(context, learner, name, train, folds)
+    if not context.is_main:
+        return {}
+    return _summarise(context, train, folds)
+
+
+def fold_names(experiment: Experiment, folds: Folds) -> list[str]:
+    """The folders of the folds to train: `fold0`, `fold1`, … or `full`."""
+    if experiment.fold == "all":
+        return [FULL_FIT]
+    chosen = range(int(folds.max()) + 1) if experiment.fold == "each" else [int(experiment.fold)]
+    return [f"fold{index}" for index in chosen]
+
+
+def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFrame, folds: Folds) -> None:
+    folder = context.run.fold(name)
+    if (folder / "result.json").exists():
+        return
+    fold_train, fold_valid = _split(context, name, train, folds)
+    tracker = context.tracker.child(name)
+    job = FoldJob(
+        name=name,
+        folder=folder,
+        train=fold_train,
+        valid=fold_valid,
+        seed=context.experiment.seed * 1000 + (0 if name == FULL_FIT else 1 + int(name.removeprefix("fold"))),
+        observer=RunObserver(tracker, context.screen, context.stop_wish),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    result = learner.fit(job)
+    if context.is_main:
+        scores = _predict_oof(context, learner, job, result.checkpoint)
+        tracker.log_metrics(scores)
+        if figure := draw_curves(read_history(folder / "history.jsonl"), context.run.figures / f"{name}_curves.png"):
+            tracker.log_artifact(figure, "figures")
+        # Written last: a fold with a result is done and is never trained again.
+        write_json(folder / "result.json", {"checkpoint": result.checkpoint, "num_steps": result.num_steps, **scores})
+        tracker.finish("FINISHED")
+    _wait()
+
+
+def _split(context: RunContext, name: str, train: DataFrame, folds: Folds) -> tuple[DataFrame, DataFrame | None]:
+    if name == FULL_FIT:
+        return _limited(context.experiment, train), None
+    train_rows, valid_rows = train_valid_rows(
+        folds, int(name.removeprefix("fold")), scheme=context.experiment.folds.name
+    )
+    fold_train = _limited(context.experiment, train.iloc[train_rows])
+    return fold_train, fold_train if context.is_overfit else train.iloc[valid_rows]
+
+
+def _limited(experiment: Experiment, rows: DataFrame) -> DataFrame:
+    limit = getattr(experiment.data, "max_train_rows", None)
+    return rows if limit is None or limit >= len(rows) else rows.sample(limit, random_state=experiment.seed)
+
+
+def _predict_oof(context: RunContext, learner: Learner, job: FoldJob, checkpoint: str) -> dict[str, float]:
+    if job.valid is None:
+        return {}
+    context.screen.say(f"{job.name}  predicting {len(job.valid)} validation rows")
+    predictions = learner.predict([job.folder / checkpoint], job.valid)
+    scores = score_predictions(context.competition, job.valid, predictions)
+    labels = [column for column in job.valid if column not in ("id", *context.competition.input_columns)]
+    truth = job.valid[labels].reset_index(drop=True).add_prefix("true_")
+    write_parquet(pd.concat([predictions, truth], axis=1), job.folder / "oof.parquet")
+    return scores
+
+
+def write_parquet(frame: DataFrame, path: Path) -> None:
+    """Write a frame atomically."""
+    with atomic_file(path) as partial:
+        frame.to_parquet(partial, index=False)
+
+
+def _summarise(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, float]:
+    """Join the folds' predictions in the order of the training rows, and score them."""
+    names = [name for name in fold_names(context.experiment, folds) if name != FULL_FIT]
+    metrics: dict[str, float] = {}
+    if names:
+        parts = [pd.read_parquet(context.run.fold(name) / "oof.parquet").assign(fold=name) for name in names]
+        position = {row_id: index for index, row_id in enumerate(train["id"])}
+        oof = pd.concat(parts, ignore_index=True)
+        oof = oof.iloc[np.argsort([position[row_id] for row_id in oof["id"]])].reset_index(drop=True)
+        write_parquet(oof, context.run.oof)
+        truth = train.iloc[[position[row_id] for row_id in oof["id"]]]
+        metrics = _collect_scores(context, names) | {
+            f"oof/{name}": value for name, value in score_predictions(context.competition, truth, oof).items()
+        }
+        context.tracker.log_artifact(context.run.oof)
+        figure = draw_scores(metrics, context.competition, context.run.figures / "folds.png")
+        context.tracker.log_artifact(figure, "figures")
+    write_json(context.run.metrics, metrics)
+    # A fold's own scores are on its nested run.
+    context.tracker.log_metrics({name: value for name, value in metrics.items() if not name.startswith("fold")})
+    return metrics
+
+
+def _collect_scores(context: RunContext, names: Iterable[str]) -> dict[str, float]:
+    results = {name: read_json(context.run.fold(name) / "result.json") for name in names}
+    scores = {name: {k: v for k, v in r.items() if k not in ("checkpoint", "num_steps")} for name, r in results.items()}
+    metrics = {f"{name}/{metric}": value for name, values in scores.items() for metric, value in values.items()}
+    for metric in next(iter(scores.values())):
+        values = [values[metric] for values in scores.values()]
+        metrics[f"cv/{metric}"] = float(np.mean(values))
+        if len(values) > 1:
+            metrics[f"cv/{metric}_std"] = float(np.std(values, ddof=1))
+    return metrics
+
+
+def describe_inputs(
+    experiment: Experiment, train: DataFrame, folds: Folds, digests: Mapping[str, str]
+) -> dict[str, object]:
+    """The entries of run.json that say what went in."""
+    return {
+        "seed": experiment.seed,
+        "data_sha256": dict(digests),
+        "folds_sha256": hash_folds(train, folds),
+        "num_train_rows": len(train),
+    }
+
+
+def remove_resume_points(run: RunDirectory) -> int:
+    """Drop what only a resume needs; returns the bytes freed."""
+    freed = 0
+    for folder in run.path.glob("*/resume"):
+        freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder)
+    return freed
+
+
+def _wait() -> None:
+    """All processes meet here; alone, nothing happens."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()

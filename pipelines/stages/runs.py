@@ -1,0 +1,37 @@
+"""`podium runs`: what the run directories hold, and removing what finished ones no longer need."""
+
+from rich.console import Console
+
+from pipelines.config.workspace import Workspace
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_index import list_runs
+from pipelines.engine.training_run import remove_resume_points
+from pipelines.tables import Column, format_bytes, format_duration, print_table
+
+
+def list_all(workspace: Workspace, console: Console | None = None) -> None:
+    """One line a run, oldest first."""
+    records = list_runs(workspace.runs)
+    times = [format_duration(record.manifest.get("wall_seconds")) for record in records]
+    sizes = [sum(f.stat().st_size for f in record.folder.rglob("*") if f.is_file()) for record in records]
+    print_table(
+        console or Console(),
+        [
+            Column("experiment", [record.experiment for record in records]),
+            Column("run", [record.run for record in records]),
+            Column("status", [record.status for record in records]),
+            Column("time", times, is_number=True),
+            Column("size", [format_bytes(size) for size in sizes], is_number=True),
+        ],
+    )
+
+
+def prune(workspace: Workspace, console: Console | None = None) -> int:
+    """Remove the resume points of finished runs; returns the bytes freed."""
+    console = console or Console()
+    freed = 0
+    for record in list_runs(workspace.runs):
+        if record.status == "finished":
+            freed += remove_resume_points(RunDirectory(record.folder))
+    console.print(f"freed {format_bytes(freed)}: resume points of finished runs", highlight=False)
+    return freed

@@ -1,0 +1,293 @@
+"""`podium train` and `podium resume`: from an experiment file to a finished run directory and its closing table."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.training.checkpoint import atomic_file
+from components.training.history import read_history
+from components.training.loop import Interrupted
+from pipelines.adapters.local_host import LocalHost
+from pipelines.adapters.tracker import NullTracker, Tracker, tracking_record
+from pipelines.adapters.tracking import open_tracker
+from pipelines.competitions.competition import Competition, load_competition
+from pipelines.config.load import flatten, load_experiment, load_run_config, resolve_yaml
+from pipelines.config.modes import overfit_overrides, smoke_overrides
+from pipelines.config.schema import Experiment
+from pipelines.config.workspace import Workspace
+from pipelines.engine import prediction
+from pipelines.engine.fold_file import obtain_folds, read_folds, write_folds
+from pipelines.engine.learners import create_learner
+from pipelines.engine.observer import Screen, StopWish
+from pipelines.engine.processes import decide_together, is_main_process, join_processes
+from pipelines.engine.run_directory import (
+    RunDirectory,
+    create_run_directory,
+    hash_data,
+    peak_memory_bytes,
+    start_record,
+)
+from pipelines.engine.run_index import find_run, list_runs
+from pipelines.engine.source_state import read_source_state
+from pipelines.engine.training_run import RunContext, describe_inputs, train_run
+from pipelines.errors import PodiumError
+from pipelines.tables import Column, format_bytes, format_duration, format_score, print_table
+
+MODES: Mapping[str, Callable[[Experiment], list[str]]] = {"smoke": smoke_overrides, "overfit": overfit_overrides}
+
+
+def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mode: str | None = None) -> RunDirectory:
+    """Train an experiment in a new run directory; see `RunContext`.
+
+    `mode` is None, "smoke" (everything once, in seconds) or "overfit" (one batch, to a loss near zero). Raises
+    PodiumError before anything is written when experiment, data or folds are wrong.
+    """
+    experiment = load_experiment(workspace, name, overrides)
+    if mode is not None:
+        experiment = load_experiment(workspace, name, [*overrides, *MODES[mode](experiment)])
+    competition = load_competition(experiment.competition)
+    data_dir = workspace.data_dir(competition.kaggle_slug)
+    _join(experiment)
+
+    def start() -> RunDirectory:
+        train_rows = competition.load_train(data_dir)
+        competition.load_test(data_dir), competition.load_sample(data_dir)
+        folds = obtain_folds(experiment, competition, train_rows, data_dir)
+        run = create_run_directory(workspace.runs, experiment.name)
+        with _nothing_half_written(run):
+            write_folds(run.folds, train_rows, folds)
+            with atomic_file(run.config) as partial:
+                partial.write_text(resolve_yaml(experiment), encoding="utf-8")
+            create_learner(experiment, competition, run).prepare(train_rows, competition.load_test(data_dir))
+            start_record(
+                run=run,
+                experiment=experiment.name,
+                competition=competition.name,
+                source=read_source_state(),
+                entries={"mode": mode, **describe_inputs(experiment, train_rows, folds, hash_data(data_dir))},
+            )
+        return run
+
+    run = decide_together(start)
+    return _carry_out(workspace, experiment, competition, run, mode)
+
+
+def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> RunDirectory:
+    """Go on with a run as if it had never stopped: the newest unfinished one of an experiment, or `run_name`."""
+    run = RunDirectory(_unfinished_run(workspace, experiment_name, run_name))
+    record, experiment = run.read_record(), load_run_config(run.path)
+    if experiment_name is not None and experiment.name != experiment_name.replace("/", "_"):
+        raise PodiumError(f"{run.path} is a run of {experiment.name}, not of {experiment_name}")
+    competition = load_competition(experiment.competition)
+    _check_data(record, hash_data(workspace.data_dir(competition.kaggle_slug)), run)
+    _join(experiment)
+    return _carry_out(workspace, experiment, competition, run, record.get("mode"))
+
+
+def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str | None) -> Path:
+    if run_name is not None:
+        record = find_run(workspace.runs, run_name)
+        if record.status == "finished":
+            raise PodiumError(f"{record.folder}: finished already; `make submit RUN={record.run}` is what comes next")
+        return record.folder
+    if experiment is None:
+        raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
+    records = [r for r in list_runs(workspace.runs, experiment.replace("/", "_")) if r.status != "finished"]
+    sound = [record for record in records if not record.damage]
+    if not sound:
+        raise PodiumError(f"{experiment}: no unfinished run; `make experiment EXP={experiment}` starts one")
+    return sound[-1].folder
+
+
+def _check_data(record: Mapping[str, object], digests: Mapping[str, str], run: RunDirectory) -> None:
+    recorded = record.get("data_sha256")
+    assert isinstance(recorded, Mapping)
+    for name, digest in recorded.items():
+        if digests.get(name) != digest:
+            raise PodiumError(
+                f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
+                f"make experiment EXP={record['experiment']}"
+            )
+
+
+def _join(experiment: Experiment) -> None:
+    if experiment.training is not None:
+        join_processes(experiment.training.device)
+
+
+@contextmanager
+def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
+    """A run that fails before its first step leaves no directory behind."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, ValueError | OSError):
+            raise PodiumError(_sentence(error)) from error
+        raise
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; free some space or permissions and `make resume`"
+    return str(error)
+
+
+# -- carrying it out -----------------------------------------------------------------------------------------------
+
+
+def _carry_out(
+    workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory, mode: str | None
+) -> RunDirectory:
+    screen = Screen(is_silent=not is_main_process())
+    tracker = _open_tracker(workspace, experiment, competition, run)
+    context = RunContext(
+        experiment=experiment,
+        competition=competition,
+        run=run,
+        data_dir=workspace.data_dir(competition.kaggle_slug),
+        tracker=tracker,
+        screen=screen,
+        stop_wish=StopWish(),
+        is_main=is_main_process(),
+        is_overfit=mode == "overfit",
+    )
+    screen.say(f"run {run.path}")
+    with context.stop_wish.listening(), _recorded(context):
+        train_rows = competition.load_train(context.data_dir)
+        metrics = train_run(context, train_rows, read_folds(run.folds, train_rows))
+        if context.is_main and mode != "overfit":
+            screen.say(f"predicting the test set of {competition.name}")
+            prediction.main(run.path, context.data_dir, run.submission)
+            tracker.log_artifact(run.submission)
+    if context.is_main:
+        _close(workspace, context, metrics, mode)
+    return run
+
+
+def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory) -> Tracker:
+    if not is_main_process():
+        return NullTracker()
+    record = run.read_record()
+    former = record.get("tracking") or {}
+    tracker = open_tracker(
+        experiment.tracking.name,
+        workspace,
+        competition=competition.kaggle_slug,
+        run_name=f"{experiment.name} {run.path.name}",
+        run_dir=run.path,
+        resume_run_id=former.get("run_id"),
+        **asdict(experiment.tracking),
+    )
+    run.update_record(tracking=tracking_record(tracker), status="running")
+    tracker.log_params(flatten(experiment))
+    tracker.log_text(run.config.read_text(encoding="utf-8"), "config.yaml")
+    tracker.log_text("\n".join(f"{name}=={number}" for name, number in record["versions"].items()), "versions.txt")
+    tracker.log_tags(
+        {
+            "competition": competition.name,
+            "experiment": experiment.name,
+            "run": run.path.name,
+            "stage": "train",
+            "commit": record["commit"] or "none",
+            "dirty": str(record["dirty"]).lower(),
+            "folds_sha256": record["folds_sha256"],
+        }
+    )
+    diff = run.path / "uncommitted.diff"
+    if diff.exists():
+        tracker.log_text(diff.read_text(encoding="utf-8"), "git.diff")
+    for name, digest in record["data_sha256"].items():
+        tracker.log_data(name, digest, workspace.data_dir(competition.kaggle_slug) / name)
+    return tracker
+
+
+@contextmanager
+def _recorded(context: RunContext) -> Iterator[None]:
+    """Whatever happens within the block is the run's status in run.json and in the tracker."""
+    started = time.monotonic()
+    status, note = "finished", {}
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        status = "interrupted"
+        raise PodiumError(f"{error or 'interrupted'}; go on with: make resume RUN={context.run.path.name}") from error
+    except BaseException as error:
+        status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
+        if isinstance(error, ValueError | FloatingPointError | OSError):
+            raise PodiumError(f"{context.run.path.name}: {_sentence(error)}") from error
+        raise
+    finally:
+        if context.is_main:
+            _record_end(context, status, note, time.monotonic() - started)
+
+
+def _record_end(context: RunContext, status: str, note: Mapping[str, str], seconds: float) -> None:
+    record = context.run.read_record()
+    seconds += float(record.get("wall_seconds") or 0.0)
+    memory = max(peak_memory_bytes(), int(record.get("peak_memory_bytes") or 0))
+    context.tracker.log_metrics({"time/wall_seconds": seconds, "memory/peak_bytes": float(memory)})
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        context.run.update_record(
+            status=status, finished=finished, wall_seconds=seconds, peak_memory_bytes=memory, **note
+        )
+    except OSError as error:
+        context.screen.say(f"{context.run.record}: {error.strerror}; its status could not be written")
+    context.tracker.finish({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
+
+
+# -- the closing table ---------------------------------------------------------------------------------------------
+
+
+def _close(workspace: Workspace, context: RunContext, metrics: Mapping[str, float], mode: str | None) -> None:
+    record, screen = context.run.read_record(), context.screen
+    console = screen.console
+    console.print()
+    if mode == "overfit":
+        _print_overfit(context)
+        return
+    if metrics:
+        rows = _score_rows(metrics) + _baseline_rows(workspace, context.competition)
+        names = list(rows[0][1])
+        columns = [Column("", [label for label, _ in rows])]
+        columns += [Column(n, [format_score(scores.get(n)) for _, scores in rows], is_number=True) for n in names]
+        print_table(console, columns)
+    screen.say(
+        f"\n{context.experiment.name} on {context.competition.name}: {format_duration(record['wall_seconds'])}, "
+        f"{format_bytes(record['peak_memory_bytes'])}\nrun    {context.run.path}\n"
+        f"next   make submit EXP={context.experiment.name}    make compare EXP={context.experiment.name}    make ui"
+    )
+
+
+def _score_rows(metrics: Mapping[str, float]) -> list[tuple[str, dict[str, float]]]:
+    """One row a fold, then their mean and the joined OOF where there are several folds."""
+    labels = sorted({key.split("/")[0] for key in metrics}, key=lambda label: (label[:4] != "fold", label))
+    folds = [label for label in labels if label.startswith("fold")]
+    shown = folds if len(folds) == 1 else labels
+    rows = []
+    for label in shown:
+        scores = {key.split("/", 1)[1]: value for key, value in metrics.items() if key.split("/")[0] == label}
+        rows.append((f"{label} (validation)", scores))
+    return rows
+
+
+def _baseline_rows(workspace: Workspace, competition: Competition) -> list[tuple[str, dict[str, float]]]:
+    """The embedded leaderboard's own rows; a Kaggle competition has none here."""
+    folder = workspace.local_host(competition.kaggle_slug)
+    if not (folder / "solution.csv").exists():
+        return []
+    board = LocalHost(folder, competition).leaderboard()
+    return [(f"baseline {row.name} (public)", dict(row.public)) for row in board if row.is_baseline]
+
+
+def _print_overfit(context: RunContext) -> None:
+    for path in sorted(context.run.path.glob("*/history.jsonl")):
+        losses = [entry["train/loss"] for entry in read_history(path) if "train/loss" in entry]
+        verdict = "learns its batch" if losses[-1] < 0.1 * losses[0] else "does NOT learn its batch"
+        context.screen.say(f"{path.parent.name}: loss {losses[0]:.4f} -> {losses[-1]:.4f}; the model {verdict}")

