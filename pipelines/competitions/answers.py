@@ -22,17 +22,25 @@ RANKED = "map_at_"  # metrics over ranked guesses, which Kaggle wants in one cel
 def answer_columns(competition: "Competition", columns: Sequence[str]) -> list[str]:
     """Which of a table's columns hold answers, in its order: the label columns, or one probability per class.
 
-    Raises `PodiumError` when neither are all there.
+    Kaggle's samples often have another name for the one answer (`prediction` where train says `label`): the only column
+    beside the id is it. Raises `PodiumError` when none of these fits.
     """
     wanted: Sequence[str] = competition.label_columns
     if not set(wanted) <= set(columns) and competition.task == "multiclass" and has_probabilities(competition):
         wanted = competition.class_names
+    others = [column for column in columns if column != competition.id_column]
+    if len(others) == len(wanted) == 1:
+        return others
     if missing := [column for column in wanted if column not in columns]:
         raise PodiumError(
             f"{competition.name}: no column {missing[0]} for the answers among {', '.join(columns)}; "
             "correct label_columns or class_names in the competition's file"
         )
     return [column for column in columns if column in set(wanted)]
+
+
+def _are_probabilities(competition: "Competition", columns: Sequence[str]) -> bool:
+    return set(columns) == set(competition.class_names)
 
 
 def has_probabilities(competition: "Competition") -> bool:
@@ -48,7 +56,7 @@ def fill_answers(
     if task in ("text_to_text", "regression"):
         return {columns[0]: predictions["prediction"].to_numpy()}
     if task == "multiclass":
-        if list(columns) != list(competition.label_columns):
+        if _are_probabilities(competition, columns):
             return {name: predictions[f"proba_{name}"].to_numpy() for name in columns}
         if competition.metric.startswith(RANKED):
             return {columns[0]: _ranked_names(competition, predictions)}
@@ -81,6 +89,9 @@ def metric_arguments(
     Texts are returned as an array of reference lists and one of strings.
     """
     columns = answer_columns(competition, list(submission.columns))
+    if len(columns) == len(competition.label_columns) == 1:
+        submission = submission.rename(columns={columns[0]: competition.label_columns[0]})
+        columns = list(competition.label_columns)
     if competition.task == "text_to_text":
         cells = solution[columns[0]].tolist()
         return _as_objects([_references(competition, str(cell)) for cell in cells]), _texts(submission[columns[0]])
@@ -116,7 +127,7 @@ def _class_arguments(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     names = _as_objects(list(competition.class_names))
     truth = _true_names(competition, solution)
-    if list(columns) != list(competition.label_columns):
+    if _are_probabilities(competition, columns):
         probabilities = _numbers(submission, competition.class_names)
         if needs == "labels":
             return truth, names[probabilities.argmax(axis=1)]

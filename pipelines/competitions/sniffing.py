@@ -124,6 +124,8 @@ def _find_labels(files: KaggleFiles, id_column: str, given: str | None) -> tuple
         )
     if not asked:
         raise _unclear(files, "the sample submission has nothing but ids", "--label COLUMN")
+    if len(asked) == len(only_train) == 1:
+        return (only_train[0],), f"train's only column that test lacks; the sample submission calls it {asked[0]}"
     raise _without_label(files, asked)
 
 
@@ -133,7 +135,8 @@ def _given_labels(files: KaggleFiles, id_column: str, given: str) -> tuple[str, 
     if wrong:
         raise _unclear(files, f"train has no column {wrong[0]!r} beside its id", "--label COLUMN")
     asked = _asked_columns(files, id_column)
-    if not set(labels) <= set(asked) and not (len(labels) == 1 and _are_classes(files, asked, labels[0])):
+    is_renamed = len(labels) == len(asked) == 1 and asked[0] not in files.columns["train"]
+    if not set(labels) <= set(asked) and not is_renamed and not _are_classes(files, asked, labels[0]):
         raise _without_label(files, asked)
     return labels
 
@@ -147,7 +150,7 @@ def _without_label(files: KaggleFiles, asked: Sequence[str]) -> PodiumError:
     missing = next((name for name in asked if name not in files.columns["train"]), asked[0])
     return PodiumError(
         f"{files.data_dir}: the sample submission asks for {missing!r}, which is neither the label in train nor one of "
-        f"its classes; rename the label in {files.path('train').name} ({_listed(files.columns['train'])}) to that"
+        f"its classes; name the label in {files.path('train').name} ({_listed(files.columns['train'])}) with --label"
     )
 
 

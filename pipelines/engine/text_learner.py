@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from pandas import DataFrame
 from torch import Tensor, nn
 
+from components.data.balancing import balance_rows
 from components.data.batching import count_steps
 from components.data.text import EncodedTexts, TextCollator
 from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
@@ -95,7 +96,7 @@ class TextLearner:
         section = self.loop_section
         vocabulary = load_vocabulary(self.vocabulary_folder)
         accelerator = Accelerator(cpu=section.device == "cpu", mixed_precision=section.mixed_precision)
-        data = self._encode(job.train, vocabulary, has_labels=True)
+        data = self._encode(self._balanced(job.train), vocabulary, has_labels=True)
         seed_everything(job.seed)
         model = build_model(
             self.experiment, vocab_size=vocabulary.size, num_classes=self._num_classes, task=self.competition.task
@@ -126,6 +127,12 @@ class TextLearner:
             progress = loop.run()
         accelerator.free_memory()
         return _fit_result(progress)
+
+    def _balanced(self, train: DataFrame) -> DataFrame:
+        group, exponent = self.competition.metric_group, self.data_section.balance_exponent
+        if group is None or exponent == 1.0:
+            return train
+        return train.iloc[balance_rows(train[group].tolist(), exponent, seed=self.experiment.seed)]
 
     def _settings(self, num_rows: int, job: FoldJob) -> LoopSettings:
         section = self.loop_section

@@ -1,4 +1,4 @@
-"""Whole runs of every kind in this process: from experiment file to a score on the leaderboard and back onto the run."""
+"""Whole runs of every kind in this process: from experiment file to a score on the leaderboard and onto the run."""
 
 import json
 import shutil

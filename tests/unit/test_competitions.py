@@ -319,5 +319,15 @@ def test_what_cannot_be_scored_says_why():
         competition("regression").score(frame("key y | 1 1 | 2 3"), frame("key y | 1 1 | 2 x"))
     with pytest.raises(PodiumError, match=r"tiny: auc cannot be computed \(a p\): targets: all 2 rows are 1"):
         competition("binary", metric_group="a").score(frame("key y a | 1 1 p | 2 1 p"), frame("key y | 1 1 | 2 0"))
-    with pytest.raises(PodiumError, match=r"tiny: no column y for the answers among key, z; correct label_columns"):
-        competition("regression").score(frame("key y | 1 1"), frame("key z | 1 1"))
+    with pytest.raises(PodiumError, match=r"tiny: no column y for the answers among key, z, w; correct label_col"):
+        competition("regression").score(frame("key y | 1 1"), frame("key z w | 1 1 1"))
+
+
+def test_the_only_answer_may_have_another_name_in_the_sample():
+    """As in Kaggle's Watson competition, whose train says label and whose sample says prediction."""
+    rules = competition("multiclass")
+    predictions = pd.DataFrame({"id": ["1", "2"], "prediction": ["cow", "cat"]})
+    submission = rules.to_submission(predictions, frame("key prediction | 2 cat | 1 cat"))
+    assert submission.to_dict("list") == {"key": ["2", "1"], "prediction": ["cat", "cow"]}
+    solution = rules.to_solution(pd.DataFrame({"id": ["1", "2"], "label": ["cow", "dog"]}))
+    assert rules.score(solution, submission)["accuracy"] == 0.5

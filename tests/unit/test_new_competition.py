@@ -196,7 +196,7 @@ def with_first_id(role: str, value: int) -> Tables:
         (lambda: without("id", "train"), "train.csv has no column 'id' to be the id.*train.csv: size, city, sold;"),
         (
             lambda: without("sold", "train"),
-            "asks for 'sold', which is neither.*rename the label in train.csv .id, size, city. to that",
+            "asks for 'sold', which is neither.*name the label in train.csv .id, size, city. with --label",
         ),
         (lambda: without("sold", "sample_submission"), "nothing but ids.*--label COLUMN"),
         (lambda: with_first_id("train", 101), "train.csv: id '101' stands in lines 2 and 3; an id must be unique"),

@@ -23,6 +23,8 @@ class Text(Section):
     """unigram, bpe, character or word: built from the prompts and labels; checkpoint: the one of the weights."""
     vocabulary_size: int = 4000
     """Pieces of a vocabulary that is built; a small corpus may yield fewer. Not used with checkpoint."""
+    balance_exponent: float = 1.0
+    """Share of a group the metric averages over (a language) as a power of its size; 1 as it is, 0 all equal."""
     max_train_rows: int | None = None
     """Train on so many rows, drawn once with the experiment's seed; null takes all."""
     max_valid_rows: int | None = None
@@ -34,6 +36,8 @@ class Text(Section):
         # pad, end and unknown are three, and a vocabulary of nothing else reads nothing
         at_least(self, 4, "vocabulary_size")
         at_least(self, 1, "max_train_rows", "max_valid_rows")
+        if not 0 <= self.balance_exponent <= 1:
+            raise ValueError(f"balance_exponent: {self.balance_exponent} is out of range; needs 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
