@@ -4,6 +4,7 @@ A folder is written under a temporary name, flushed to the disk and renamed, so 
 leaves the previous state readable. Names carry the step, hence nothing that exists is ever overwritten.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
@@ -33,8 +35,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         partial.rename(folder)
         _flush(folder.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, SafetensorError):
+            # The disk's refusal, which safetensors reports as an error of its own.
+            reason = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            raise OSError(reason, os.strerror(reason), str(folder)) from error
         raise
 
 

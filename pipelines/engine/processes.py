@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 T = TypeVar("T")
 
@@ -17,7 +17,12 @@ PATIENCE = timedelta(hours=12)
 def join_processes(device: str) -> PartialState:
     """Meet the other processes, over nccl on GPUs and gloo on CPUs."""
     is_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=device == "cpu", **({"timeout": PATIENCE} if is_several else {}))
+    return PartialState(cpu=is_on_cpu(device), **({"timeout": PATIENCE} if is_several else {}))
+
+
+def is_on_cpu(device: str) -> bool:
+    """Whether `training.device` comes to the CPU here; accelerate must be told, or its processes stay apart."""
+    return device == "cpu" or not torch.cuda.is_available()
 
 
 def is_main_process() -> bool:
@@ -33,7 +38,9 @@ def decide_together(decide: Callable[[], T]) -> T:
             answer = [decide()]
         except Exception as error:
             answer = [error]
-    broadcast_object_list(answer)
+    if torch.distributed.is_initialized():
+        # accelerate's function of the same name does nothing for several processes on CPUs.
+        torch.distributed.broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0]
     return answer[0]  # type: ignore[return-value]

@@ -44,7 +44,7 @@ def check_frame(submission: pd.DataFrame, sample: pd.DataFrame, competition: Com
     for column in [str(column) for column in sample.columns if column != id_column]:
         cells = submission[column]
         _check_filled(cells, ids, source)
-        if competition.task == "multiclass" and column in competition.label_columns:
+        if competition.task == "multiclass" and column not in competition.class_names:
             _check_classes(cells, competition, ids, source)
         elif is_numeric(sample[column]):
             numbers[column] = _check_numbers(cells, ids, source)

@@ -28,6 +28,7 @@ from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Text
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained
 from pipelines.engine.learner import FitResult, FoldJob
+from pipelines.engine.processes import is_on_cpu
 from pipelines.engine.run_directory import RunDirectory, check_disk
 from pipelines.engine.scoring import (
     count_classes,
@@ -95,7 +96,7 @@ class TextLearner:
         """Train one fold on accelerate and return its best checkpoint."""
         section = self.loop_section
         vocabulary = load_vocabulary(self.vocabulary_folder)
-        accelerator = Accelerator(cpu=section.device == "cpu", mixed_precision=section.mixed_precision)
+        accelerator = Accelerator(cpu=is_on_cpu(section.device), mixed_precision=section.mixed_precision)
         data = self._encode(self._balanced(job.train), vocabulary, has_labels=True)
         seed_everything(job.seed)
         model = build_model(
@@ -183,7 +184,7 @@ class TextLearner:
 
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """Joint decoding by all checkpoints, or the mean of their probabilities."""
-        device = "cuda" if self.loop_section.device != "cpu" and torch.cuda.is_available() else "cpu"
+        device = "cpu" if is_on_cpu(self.loop_section.device) else "cuda"
         models = [
             load_t5(folder, head=self.model_section.head, num_classes=self._num_classes).to(device)
             for folder in checkpoints
