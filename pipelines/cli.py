@@ -79,6 +79,7 @@ def _submit(arguments: argparse.Namespace, workspace: Workspace) -> None:
         workspace,
         experiment=_word(arguments.experiment),
         run=arguments.run,
+        competition=arguments.competition,
         host=arguments.host,
         message=arguments.message,
         reveal=arguments.reveal,
@@ -124,6 +125,12 @@ def _data_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.data import prepare
 
     prepare(workspace, arguments.competition, force=arguments.force)
+
+
+def _data_list(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.data import list_competitions
+
+    list_competitions(workspace)
 
 
 def _data_download(arguments: argparse.Namespace, workspace: Workspace) -> None:
@@ -188,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--output", type=Path, help="where the submission goes; default: into the run directory")
 
     submit = _add_choice(_add(commands, "submit", _submit, "submit a finished run to its leaderboard"))
+    submit.add_argument("--competition", help="refuse a run of any other competition")
     submit.add_argument("--host", help="local or kaggle; default: the competition's own")
     submit.add_argument("--message", help="the submission's description")
     submit.add_argument("--reveal", action="store_true", help="show the local host's private scores")
@@ -220,6 +228,7 @@ def _add_data(commands: Subparsers) -> None:
     prepare = _add(data, "prepare", _data_prepare, "write an embedded competition's files and its baselines")
     prepare.add_argument("competition")
     prepare.add_argument("--force", action="store_true", help="write them again")
+    _add(data, "list", _data_list, "every competition, and whether its data are here")
     download = _add(data, "download", _data_download, "get a Kaggle competition's files")
     download.add_argument("slug")
 
@@ -263,3 +272,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except PodiumError as error:
         print(f"podium: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # `podium config … | head` has read enough; python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

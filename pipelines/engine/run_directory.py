@@ -3,7 +3,6 @@
 `run.json` is the record that makes a run rebuildable; it is written before training starts and completed at its end.
 """
 
-import hashlib
 import os
 import platform
 import secrets
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.training.checkpoint import read_json, write_json
+from pipelines.competitions.embedded import file_digest
 from pipelines.engine.source_state import SourceState
 from pipelines.errors import PodiumError
 
@@ -157,7 +157,7 @@ def start_record(
 
 def hash_data(data_dir: Path) -> dict[str, str]:
     """SHA-256 of each CSV file that a competition reads."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(data_dir.glob("*.csv"))}
+    return {path.name: file_digest(path) for path in sorted(data_dir.glob("*.csv"))}
 
 
 def peak_memory_bytes() -> int:

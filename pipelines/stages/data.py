@@ -9,7 +9,7 @@ from pipelines.competitions.competition import (
     competition_names,
     load_competition,
 )
-from pipelines.competitions.embedded import check_manifest, file_digest, read_manifest
+from pipelines.competitions.embedded import check_manifest, read_manifest
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
@@ -45,11 +45,6 @@ def list_competitions(workspace: Workspace) -> None:
     for name in competition_names():
         competition = load_competition(name)
         print(f"{name}  {competition.host}  {competition.metric}  {_state(workspace, competition)}")
-
-
-def digests(data_dir: Path) -> dict[str, str]:
-    """sha256 of each CSV file of a competition, computed from the files as they are."""
-    return {path.name: file_digest(path) for path in sorted(data_dir.glob("*.csv"))}
 
 
 def _state(workspace: Workspace, competition: Competition) -> str:

