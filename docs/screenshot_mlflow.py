@@ -102,7 +102,7 @@ def main() -> None:
     pages = {
         "runs": Page(f"{runs_page}viewStateShareKey=scores", "Run Name", height=700),
         "charts": Page(f"{runs_page}compareRunsMode=CHART", "train/loss", height=2600),
-        "compare": Page(f"/#/compare-runs?{chosen}", "Parameters", height=2100, clicks=("Show diff only",)),
+        "compare": Page(f"/#/compare-runs?{chosen}", "Parameters", height=2600, clicks=("Show diff only",)),
         "curves": Page(f"/#/metric?{chosen}&{curve}", arguments.curve, height=1000, clicks=("Step",)),
     }
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
