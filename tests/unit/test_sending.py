@@ -119,7 +119,7 @@ def test_a_crash_still_sends_what_was_logged(tmp_path):
     [
         ("postgresql://ada:secret@host:5432/db", "postgresql://host:5432/db"),
         ("request to http://ada:secret@host/api failed", "request to http://host/api failed"),
-        ("sqlite:////work/mlflow.db", "sqlite:////work/mlflow.db"),
+        ("sqlite:////somewhere/mlflow.db", "sqlite:////somewhere/mlflow.db"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
     ],
 )
