@@ -11,6 +11,7 @@ from pipelines.config.experiment_file import experiment_names
 from pipelines.config.load import load_experiment
 from pipelines.config.lock import changed_experiments
 from pipelines.config.workspace import Workspace
+from pipelines.engine.scoring import count_classes
 
 ROOT = Path(__file__).parents[2]
 WORKSPACE = Workspace(ROOT)
@@ -36,7 +37,8 @@ def test_an_experiment_builds(name):
     assert competition.name == experiment.competition
     if experiment.model.name != "t5_from_scratch":
         return
-    model = build_model(experiment, vocab_size=100, num_classes=None, task=competition.task)
+    num_classes = None if experiment.model.head == "seq2seq" else count_classes(competition)
+    model = build_model(experiment, vocab_size=100, num_classes=num_classes, task=competition.task)
     optimizer = build_optimizer(experiment, model)
     assert sum(p.numel() for g in optimizer.param_groups for p in g["params"]) == sum(
         p.numel() for p in model.parameters()

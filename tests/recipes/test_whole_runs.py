@@ -119,6 +119,9 @@ def test_a_classifier_of_watsons_shape_from_a_small_checkpoint(workspace, tmp_pa
     save_t5(create_t5(architecture, head="seq2seq"), weights)
     overrides = [f"model.checkpoint={weights}", "tracking.name=none", "training.num_epochs=1", "fold=each"]
     podium(workspace, "train", "mt5_watson", *overrides, "schedule.num_warmup_steps=1", "training.device=cpu")
+    podium(workspace, "train", "smoke/mt5_watson", "tracking.name=none", "data.vocabulary_size=200")
+    (run,) = runs_of(workspace, "smoke_mt5_watson")
+    assert run.submission.exists()
     (run,) = runs_of(workspace, "mt5_watson")
     oof = pd.read_parquet(run.oof)
     assert len(oof) == 45
