@@ -39,7 +39,7 @@ ui: $(STAMP)  ## open MLflow on http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
 		--port 5000 --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
 test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(or $(PYTEST),tests)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(or $(PYTEST),tests)
 check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config setup.cfg
 bench: $(STAMP)  ## run BENCH=tracking, or list what there is
