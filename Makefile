@@ -1,7 +1,7 @@
 # The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
-.PHONY: help setup data experiment resume predict submit compare new runs ui test check bench lock format clean
+.PHONY: help setup data experiment resume find-lr predict submit compare new runs ui test check bench lock format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ export SMOKE OVERFIT
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,examples,fast]'
 	$(BIN)/podium tracking prepare
 	@touch $@
 
@@ -27,6 +27,8 @@ experiment: $(STAMP)  ## train EXP, from data to scored run; SET="a.b=c", SMOKE=
 	@$(PODIUM) train $(EXP) $(SET)
 resume: $(STAMP)  ## go on with EXP's newest unfinished run, or RUN=
 	@$(PODIUM) resume $(EXP) $(if $(RUN),--run $(RUN))
+find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
+	@$(BIN)/podium find-lr $(EXP) $(SET)
 predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=
 	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
 submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, to its leaderboard

@@ -4,14 +4,30 @@ The second moment of a matrix is kept as one average per row and one per column,
 Adam costs two copies of the model. Arguments and state have the names of Hugging Face transformers' Adafactor, and
 either loads the other's state; two things differ by intent. The schedule alone owns `group["lr"]`: `step` reads it and
 never writes it (writing it multiplied the rates of all tensors into one another, transformers PR 9751). And no value
-is fetched from the device during a step.
+is fetched from a GPU during a step.
+
+`adafactor_update` holds the step itself in plain operations; `adafactor_paths` chooses between it and faster ones.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor
+
+from components.optim.adafactor_paths import PATHS, apply_updates, is_sharded, prepare
+from components.optim.adafactor_update import (
+    SECOND_MOMENTS,
+    Rate,
+    Update,
+    factored_shape,
+    init_state,
+    second_moment_shapes,
+    state_dtype,
+)
+
+# Options that neither transformers nor earlier versions of this class save.
+_LATER_OPTIONS = ("min_dim_size_to_factor", "factor_convolutions", "stochastic_rounding")
 
 
 class AppliedRate(NamedTuple):
@@ -27,6 +43,7 @@ class Adafactor(torch.optim.Optimizer):
 
     The last two dimensions of a tensor with two or more are factored; vectors and scalars keep their full second
     moment. float16 and bfloat16 parameters are computed in float32 and keep float32 state, float64 ones float64.
+    Parameters that FSDP2 cut along their first dimension keep sharded state and cost a step one all-reduce.
 
     Args:
         params: Parameters, or dictionaries of parameter groups, which may override every argument below.
@@ -41,10 +58,20 @@ class Adafactor(torch.optim.Optimizer):
         scale_parameter: alpha_t = max(eps2, RMS(parameter)) * rho_t, the paper's relative step size; otherwise rho_t.
         relative_step: rho_t = min(1e-2, 1 / sqrt(t)), the paper's schedule, in place of `lr`.
         warmup_init: rho_t = min(1e-6 * t, 1 / sqrt(t)), with `relative_step` only.
+        min_dim_size_to_factor: Tensors whose shorter factored dimension is below it keep their full second moment.
+            transformers factors all, which is 0; mesh-tensorflow, T5's own code, wants 128 and thus keeps T5's table
+            of relative positions, 32 x heads, whole.
+        factor_convolutions: Factor a tensor of three or more dimensions as the matrix (O, I * kH * kW). Without it a
+            3 x 3 kernel is factored by itself, as in transformers: six averages for every nine weights.
+        stochastic_rounding: Round the float32 result to bfloat16 parameters up or down by chance, the mean kept, so
+            that steps below half of bfloat16's last place (0.2 % of a weight) are not lost.
+        path: The code that carries out the step: "auto" by device, size and layout; "plain", "blocks", "numba" or
+            "grouped" for comparison, where the tensors allow it. All give the same result but for the last bits.
+            Not part of the saved state.
 
     Raises:
-        ValueError: For a value out of range, both or neither of `lr` and `relative_step`, a complex parameter, or (in
-            `step`) a sparse gradient.
+        ValueError: For a value out of range, both or neither of `lr` and `relative_step`, a complex parameter, a state
+            of other shapes, a path that is not there, or (in `step`) a sparse gradient.
     """
 
     def __init__(
@@ -59,8 +86,17 @@ class Adafactor(torch.optim.Optimizer):
         scale_parameter: bool = True,
         relative_step: bool = True,
         warmup_init: bool = False,
+        *,
+        min_dim_size_to_factor: int = 0,
+        factor_convolutions: bool = False,
+        stochastic_rounding: bool = False,
+        path: str = "auto",
     ) -> None:
-        self._last_rates: list[tuple[int, int, Tensor | float]] = []
+        if path not in PATHS:
+            raise ValueError(f"Adafactor: path={path!r} is none of {', '.join(PATHS)}")
+        self._path = path
+        self._is_native = False
+        self._last_rates: list[tuple[int, int, Rate]] = []
         defaults = {
             "lr": lr,
             "eps": eps,
@@ -71,6 +107,9 @@ class Adafactor(torch.optim.Optimizer):
             "scale_parameter": scale_parameter,
             "relative_step": relative_step,
             "warmup_init": warmup_init,
+            "min_dim_size_to_factor": min_dim_size_to_factor,
+            "factor_convolutions": factor_convolutions,
+            "stochastic_rounding": stochastic_rounding,
         }
         super().__init__(params, defaults)
 
@@ -81,6 +120,7 @@ class Adafactor(torch.optim.Optimizer):
         if any(param.is_complex() for param in self.param_groups[-1]["params"]):
             self.param_groups.pop()
             raise ValueError("Adafactor has no rule for complex parameters; give it torch.view_as_real of them")
+        self._is_native = prepare(self._path, (param for group in self.param_groups for param in group["params"]))
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -95,14 +135,10 @@ class Adafactor(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._last_rates = []
-        for group_index, group in enumerate(self.param_groups):
-            for param_index, param in enumerate(group["params"]):
-                # The mean of an empty tensor is NaN, and there is nothing to update in it.
-                if param.grad is None or param.numel() == 0:
-                    continue
-                rate = self._update_parameter(param, group)
-                self._last_rates.append((group_index, param_index, rate))
+        places = [(i, j) for i, group in enumerate(self.param_groups) for j in range(len(group["params"]))]
+        planned = [(place, update) for place in places if (update := self._plan(*place)) is not None]
+        rates = apply_updates([update for _, update in planned], self._path, self._is_native)
+        self._last_rates = [(*place, rate) for (place, _), rate in zip(planned, rates, strict=True)]
         return loss
 
     def effective_lrs(self) -> list[AppliedRate]:
@@ -119,117 +155,99 @@ class Adafactor(torch.optim.Optimizer):
         shares the caller's tensors where no cast was needed; both are undone here.
         """
         received: dict[str, Any] = {}
+        options = [{name: group[name] for name in _LATER_OPTIONS} for group in self.param_groups]
         # Registered last, this hook sees what the user's own hooks made of the dictionary.
         hook = self.register_load_state_dict_pre_hook(lambda _, final: received.update(final))
         try:
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
-        saved_ids = (saved_id for group in received["param_groups"] for saved_id in group["params"])
-        params = (param for group in self.param_groups for param in group["params"])
-        for saved_id, param in zip(saved_ids, params, strict=True):
+        for group, own in zip(self.param_groups, options, strict=True):
+            group.update({name: value for name, value in own.items() if name not in group})
+        saved_ids = [saved_id for group in received["param_groups"] for saved_id in group["params"]]
+        members = [(param, group) for group in self.param_groups for param in group["params"]]
+        for index, (saved_id, (param, group)) in enumerate(zip(saved_ids, members, strict=True)):
             for key, value in received["state"].get(saved_id, {}).items():
                 if isinstance(value, Tensor):
-                    self.state[param][key] = value.to(param.device, _state_dtype(param), copy=True)
+                    self.state[param][key] = value.to(param.device, state_dtype(param), copy=True)
+            _check_loaded(index, param, self.state.get(param, {}), group)
         self._last_rates = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_path": self._path, "_is_native": self._is_native}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled or deep-copied optimizer, which carries groups and state only."""
+        """Restore a pickled or deep-copied optimizer, which carries options, groups and state only."""
         super().__setstate__(state)
         self._last_rates = []
 
-    def _update_parameter(self, param: Tensor, group: dict[str, Any]) -> Tensor | float:
-        """Apply one step to `param` and return its rate alpha_t."""
-        assert param.grad is not None
+    def _plan(self, group_index: int, param_index: int) -> Update | None:
+        """Return what this step asks of a parameter, whose step it counts; None if it has no gradient or no element."""
+        group = self.param_groups[group_index]
+        param: Tensor = group["params"][param_index]
+        # The mean of an empty tensor is NaN, and there is nothing to update in it.
+        if param.grad is None or param.numel() == 0:
+            return None
         if param.grad.layout is not torch.strided:
             raise ValueError(
                 f"Adafactor got a sparse gradient for a parameter of shape {tuple(param.shape)}; "
                 "build its embedding with sparse=False"
             )
-        dtype = _state_dtype(param)
-        value = param if param.dtype == dtype else param.to(dtype)
-        grad = param.grad if param.grad.dtype == dtype else param.grad.to(dtype)
+        shape = _factored_shape(param, group)
         state = self.state[param]
         if not state:
-            _init_state(state, value, group["beta1"] is not None)
+            _init_state(state, param, shape, group["beta1"] is not None)
         state["step"] += 1
-
-        rate = _rate(value, group, state["step"])
-        change = _scaled_update(grad, state, group, rate)
-        if group["beta1"] is not None:
-            change = state["exp_avg"].mul_(group["beta1"]).add_(change, alpha=1 - group["beta1"])
-        if group["weight_decay"] != 0:
-            change = _add_decay(change, value, group["weight_decay"] * rate)
-        value.sub_(change)
-        if value is not param:
-            param.copy_(value)
-        return rate
-
-
-def _add_decay(change: Tensor, value: Tensor, amount: Tensor | float) -> Tensor:
-    """Return `change + amount * value`, so that decay and update reach the parameter with one rounding.
-
-    Applied by itself the decay, nearly the same in every step, is also rounded the same way in every step: in float32
-    the parameter drifts by 1e-6 of its norm in 200 steps, and by more where the factor 1 - amount is rounded first.
-    """
-    if isinstance(amount, Tensor):
-        return torch.addcmul(change, value, amount)
-    return torch.add(change, value, alpha=amount)
+        step = int(state["step"])
+        return Update(
+            param,
+            param.grad,
+            state,
+            shape,
+            rho=_relative_rate(step, group["warmup_init"]) if group["relative_step"] else group["lr"],
+            is_scaled=group["scale_parameter"],
+            eps=group["eps"],
+            weight=step ** group["decay_rate"],
+            clip_threshold=group["clip_threshold"],
+            beta1=group["beta1"],
+            weight_decay=group["weight_decay"],
+            rounding_seed=_rounding_seed(step, group_index, param_index) if group["stochastic_rounding"] else None,
+        )
 
 
-def _scaled_update(grad: Tensor, state: dict[str, Any], group: dict[str, Any], rate: Tensor | float) -> Tensor:
-    """Advance the second moment and return the clipped update times `rate`; one buffer of the gradient's size."""
-    eps, weight = group["eps"][0], state["step"] ** group["decay_rate"]  # the weight of the new square, 1 - beta2_t
-    # Largest norm that an update may have: its root mean square must not exceed the threshold.
-    max_norm = group["clip_threshold"] * grad.numel() ** 0.5
-    if grad.ndim < 2:
-        second_moment: Tensor = state["exp_avg_sq"].lerp_(grad.square().add_(eps), weight)
-        update = second_moment.rsqrt().mul_(grad)
-        return update.mul_(_clipped_rate(rate, torch.linalg.vector_norm(update), max_norm))
-
-    rows, columns = state["exp_avg_sq_row"], state["exp_avg_sq_col"]  # (..., N), (..., M)
-    buffer = grad.square()  # (..., N, M)
-    rows.lerp_(buffer.mean(dim=-1).add_(eps), weight)
-    columns.lerp_(buffer.mean(dim=-2).add_(eps), weight)
-
-    # Roots before products: with eps1 = 1e-30 the quotient rows / mean can leave float32's range, these factors cannot.
-    row_factor = rows.rsqrt().mul_(rows.mean(dim=-1, keepdim=True).sqrt_())  # (..., N)
-    torch.mul(grad, columns.rsqrt().unsqueeze(-2), out=buffer)  # (..., N, M) * (..., 1, M)
-    row_norms = torch.linalg.vector_norm(buffer, dim=-1).mul_(row_factor)  # (..., N)
-    row_factor.mul_(_clipped_rate(rate, torch.linalg.vector_norm(row_norms), max_norm))
-    return buffer.mul_(row_factor.unsqueeze(-1))  # (..., N, M) * (..., N, 1)
+def _relative_rate(step: int, warmup_init: bool) -> float:
+    """Return rho_t of the paper's own schedule; `step` is t and counts from 1."""
+    return float(min(1e-6 * step if warmup_init else 1e-2, step**-0.5))
 
 
-def _clipped_rate(rate: Tensor | float, update_norm: Tensor, max_norm: float) -> Tensor:
-    """Return `rate / max(1, update_norm / max_norm)`; overwrites `update_norm`."""
-    return rate * max_norm / update_norm.clamp_(min=max_norm)
+def _rounding_seed(step: int, group_index: int, param_index: int) -> int:
+    return (step * 1_000_003 + group_index) * 1_000_003 + param_index
 
 
-def _rate(value: Tensor, group: dict[str, Any], step: int) -> Tensor | float:
-    """Return alpha_t for the parameter `value` (paper, algorithms 4 to 6); `step` is t and counts from 1."""
-    rho: float = group["lr"]
-    if group["relative_step"]:
-        rho = min(1e-6 * step if group["warmup_init"] else 1e-2, step**-0.5)
-    if not group["scale_parameter"]:
-        return rho
-    root, least_scale = value.numel() ** 0.5, group["eps"][1]
-    norm: Tensor = torch.linalg.vector_norm(value)
-    return norm.clamp_(min=least_scale * root).mul_(rho / root)
+def _factored_shape(param: Tensor, group: dict[str, Any]) -> tuple[int, ...] | None:
+    return factored_shape(param.shape, group["min_dim_size_to_factor"], group["factor_convolutions"])
 
 
-def _state_dtype(param: Tensor) -> torch.dtype:
-    return torch.float64 if param.dtype == torch.float64 else torch.float32
+def _init_state(state: dict[str, Any], param: Tensor, shape: tuple[int, ...] | None, has_momentum: bool) -> None:
+    if is_sharded(param):
+        from components.optim.adafactor_sharded import init_sharded_state
 
-
-def _init_state(state: dict[str, Any], value: Tensor, has_momentum: bool) -> None:
-    state["step"] = 0
-    if has_momentum:
-        state["exp_avg"] = torch.zeros_like(value)
-    if value.ndim < 2:
-        state["exp_avg_sq"] = torch.zeros_like(value)
+        init_sharded_state(state, cast(Any, param), shape, has_momentum)
     else:
-        state["exp_avg_sq_row"] = value.new_zeros(value.shape[:-1])
-        state["exp_avg_sq_col"] = value.new_zeros(value.shape[:-2] + value.shape[-1:])
+        init_state(state, param, shape, has_momentum)
+
+
+def _check_loaded(index: int, param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    """Refuse averages of other shapes than this optimizer would keep."""
+    if not state:
+        return
+    expected = second_moment_shapes(param, _factored_shape(param, group))
+    found = {name: tuple(state[name].shape) for name in SECOND_MOMENTS if name in state}
+    if found != expected:
+        raise ValueError(
+            f"Adafactor: the loaded state of parameter {index}, of shape {tuple(param.shape)}, has {found} where "
+            f"{expected} is kept; load it with the min_dim_size_to_factor and factor_convolutions it was saved with"
+        )
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -240,7 +258,7 @@ def _check_options(options: dict[str, Any]) -> None:
         raise ValueError("Adafactor: relative_step=False needs an lr, such as 1e-3")
     if options["warmup_init"] and not relative_step:
         raise ValueError("Adafactor: warmup_init=True is a form of relative_step=True; warm an lr up with a schedule")
-    eps, beta1 = options["eps"], options["beta1"]
+    eps, beta1, least = options["eps"], options["beta1"], options["min_dim_size_to_factor"]
     for name, value, is_valid, cure in (
         ("lr", lr, lr is None or lr >= 0, "zero or more"),
         ("eps", eps, len(eps) == 2 and eps[0] > 0 and eps[1] >= 0, "two numbers, such as (1e-30, 1e-3)"),
@@ -248,6 +266,7 @@ def _check_options(options: dict[str, Any]) -> None:
         ("decay_rate", options["decay_rate"], options["decay_rate"] <= 0, "zero or less, such as -0.8"),
         ("beta1", beta1, beta1 is None or 0 <= beta1 < 1, "None or in [0, 1)"),
         ("weight_decay", options["weight_decay"], options["weight_decay"] >= 0, "zero or more"),
+        ("min_dim_size_to_factor", least, least >= 0, "zero or more"),
     ):
         if not is_valid:
             raise ValueError(f"Adafactor: {name}={value} is out of range; it must be {cure}")
