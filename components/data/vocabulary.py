@@ -66,7 +66,7 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Write `folder/spiece.model`; the bytes are those of the file this vocabulary was read from."""
         folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / VOCABULARY_FILE, self._processor.serialized_model_proto())
+        write_atomically(folder / VOCABULARY_FILE, self._processor.serialized_model_proto())
 
     def _text_ids(self, row: Sequence[int]) -> list[int]:
         kept: list[int] = []
@@ -83,11 +83,16 @@ def load_vocabulary(folder_or_file: Path) -> Vocabulary:
 
     Raises FileNotFoundError naming what was looked for, ValueError for a file that cannot serve.
     """
+    return Vocabulary(find_vocabulary_file(folder_or_file))
+
+
+def find_vocabulary_file(folder_or_file: Path) -> Path:
+    """The file itself, or the one in a folder; raises FileNotFoundError naming what was looked for."""
     if folder_or_file.is_file():
-        return Vocabulary(folder_or_file)
+        return folder_or_file
     for name in KNOWN_FILES:
         if (folder_or_file / name).is_file():
-            return Vocabulary(folder_or_file / name)
+            return folder_or_file / name
     raise FileNotFoundError(f"{folder_or_file}: no vocabulary here; looked for {', '.join(KNOWN_FILES)}")
 
 
@@ -110,7 +115,7 @@ def build_vocabulary(
         raise ValueError("a vocabulary cannot be trained on an empty corpus")
     folder.mkdir(parents=True, exist_ok=True)
     model_file = folder / VOCABULARY_FILE
-    _write_atomically(model_file, _train(lines, kind, size, reserved))
+    write_atomically(model_file, _train(lines, kind, size, reserved))
     return Vocabulary(model_file)
 
 
@@ -166,7 +171,8 @@ def _load_processor(model: bytes, source: Path) -> sentencepiece.SentencePiecePr
     return processor
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or as it was; its folder must exist."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as stream:
