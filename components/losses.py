@@ -27,6 +27,8 @@ def count_targets(labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy in nats over the targets that count; 0, with zero gradients, when none does.
 
+    For a large vocabulary `chunked_cross_entropy` takes it from the hidden states, without the logits.
+
     Args:
         logits: (..., C), any floating type; half precision is widened first.
         labels: (...) int64 class indices, -100 where nothing is to be learnt.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass
 class ModelOutput:
-    """Logits, and the mean loss over the targets that count when labels were given."""
+    """Logits, unless the model was not asked for them, and the mean loss over the targets that count, given labels."""
 
-    logits: Tensor
+    logits: Tensor | None
     loss: Tensor | None = None

@@ -27,7 +27,6 @@ __all__ = [
     "T5Model",
     "T5Seq2Seq",
     "create_t5",
-    "freeze_embeddings",
     "load_t5",
     "save_t5",
 ]
@@ -47,12 +46,13 @@ def create_t5(
     num_classes: int | None = None,
     loss: str = "cross_entropy",
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> T5Model:
     """A model with freshly drawn weights (torch's global generator); `head` is "seq2seq" or "classifier".
 
     Raises ValueError for an unknown head or loss, and for a classifier without `num_classes`.
     """
-    model = _build(architecture, head, num_classes, loss, label_smoothing)
+    model = _build(architecture, head, num_classes, loss, label_smoothing, z_loss)
     model.initialise()
     return model
 
@@ -65,6 +65,7 @@ def load_t5(
     dropout: float | None = None,
     loss: str | None = None,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     local_files_only: bool = False,
 ) -> T5Model:
     """A model in float32 from a folder, a Kaggle input or a hub name (`pretrained.resolve_checkpoint`).
@@ -90,7 +91,7 @@ def load_t5(
     if architecture.tie_embeddings:
         tensors.pop(LM_HEAD, None)
     with torch.device("meta"):
-        model = _build(architecture, head, num_classes, "cross_entropy", label_smoothing)
+        model = _build(architecture, head, num_classes, "cross_entropy", label_smoothing, z_loss)
     return _filled(model, tensors, file)
 
 
@@ -112,16 +113,11 @@ def save_t5(model: T5Model, folder: str | Path) -> Path:
     return folder
 
 
-def freeze_embeddings(model: T5Model) -> None:
-    """Stop training the input embedding, as the seed does for mT5 on a small corpus; a tied head is frozen with it."""
-    model.shared.weight.requires_grad_(False)
-
-
 def _build(
-    architecture: T5Architecture, head: str, num_classes: int | None, loss: str, label_smoothing: float
+    architecture: T5Architecture, head: str, num_classes: int | None, loss: str, label_smoothing: float, z_loss: float
 ) -> T5Model:
     if head == "seq2seq":
-        return T5Seq2Seq(architecture, label_smoothing=label_smoothing)
+        return T5Seq2Seq(architecture, label_smoothing=label_smoothing, z_loss=z_loss)
     if head != "classifier":
         raise ValueError(f"head: must be one of {', '.join(HEADS)}, not {head!r}")
     if num_classes is None:
@@ -186,7 +182,7 @@ def _load_classifier(
         )
     chosen_loss = loss or saved.get("loss", "cross_entropy")
     with torch.device("meta"):
-        model = _build(architecture, "classifier", saved.get("num_classes", num_classes), chosen_loss, 0.0)
+        model = _build(architecture, "classifier", saved.get("num_classes", num_classes), chosen_loss, 0.0, 0.0)
     if not saved:
         # The head over the vocabulary is replaced: that is the classifier
         tensors[LM_HEAD] = torch.empty_like(model.get_parameter(LM_HEAD), device="cpu")

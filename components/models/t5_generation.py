@@ -32,16 +32,32 @@ class _Ensemble:
     """Several models that write the same rows."""
 
     def __init__(
-        self, models: Sequence[T5Seq2Seq], input_ids: Tensor, attention_mask: Tensor, max_length: int, num_beams: int
+        self,
+        models: Sequence[T5Seq2Seq],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        max_length: int,
+        num_beams: int,
+        allowed_ids: Tensor | None,
     ) -> None:
         self.models = models
+        # Sorted, so that the lowest id wins a tie among allowed ones as well
+        self.allowed_ids = None if allowed_ids is None else torch.unique(allowed_ids.to(input_ids.device))
+        self.num_choices = models[0].architecture.vocab_size if self.allowed_ids is None else len(self.allowed_ids)
         self.states: list[DecoderState] = [
-            model.start_decoding(input_ids, attention_mask, max_length=max_length, num_beams=num_beams)
+            model.start_decoding(
+                input_ids, attention_mask, max_length=max_length, num_beams=num_beams, allowed_ids=self.allowed_ids
+            )
             for model in models
         ]
 
+    def token_ids(self, choices: Tensor) -> Tensor:
+        """The ids of positions among the choices of `step`."""
+        return choices if self.allowed_ids is None else self.allowed_ids[choices]
+
     def step(self, tokens: Tensor) -> Tensor:
-        """Next-token log-probabilities (R, V) in float32 (float64 models: float64) after `tokens` (R,)."""
+        """Log-probabilities (R, V or the allowed ids) of what follows `tokens` (R,), float64 only of such models."""
         total: Tensor | None = None
         for model, state in zip(self.models, self.states, strict=True):
             logits = model.decode_step(tokens, state)
@@ -64,21 +80,30 @@ def generate(
     max_length: int,
     num_beams: int = 1,
     length_penalty: float = 1.0,
+    allowed_ids: Tensor | None = None,
 ) -> Generated:
     """Decode input_ids (B, S) into at most `max_length` tokens each, the end token counted.
 
     `num_beams` 1 is greedy (the lowest id wins a tie). Otherwise beam search that ends an example as soon as
     `num_beams` of its hypotheses are finished (transformers' `early_stopping=True`) and returns the best by
     sum of log-probabilities / length ** `length_penalty`; a tie goes to the better-ranked beam, then the lower id.
-    Models run in evaluation mode and are put back as they were. Raises ValueError for models of different
-    vocabularies or special tokens.
+    With `allowed_ids` (A,) nothing else is written: the other pieces have no probability, and the head computes A
+    logits instead of V. Models run in evaluation mode and are put back as they were. Raises ValueError for models of
+    different vocabularies or special tokens, and for allowed ids outside the vocabulary or without the end token.
     """
-    _check(models, max_length, num_beams)
+    _check(models, max_length, num_beams, allowed_ids)
     modes = [model.training for model in models]
     try:
         for model in models:
             model.eval()
-        ensemble = _Ensemble(models, input_ids, attention_mask, max_length, num_beams)
+        ensemble = _Ensemble(
+            models,
+            input_ids,
+            attention_mask,
+            max_length=max_length,
+            num_beams=num_beams,
+            allowed_ids=allowed_ids,
+        )
         if num_beams == 1:
             return _greedy(ensemble, input_ids, max_length)
         return _BeamSearch(ensemble, input_ids, max_length, num_beams, length_penalty).run()
@@ -87,7 +112,7 @@ def generate(
             model.train(mode)
 
 
-def _check(models: Sequence[T5Seq2Seq], max_length: int, num_beams: int) -> None:
+def _check(models: Sequence[T5Seq2Seq], max_length: int, num_beams: int, allowed_ids: Tensor | None) -> None:
     if not models:
         raise ValueError("models: at least one is needed to generate")
     if max_length < 1 or num_beams < 1:
@@ -97,8 +122,16 @@ def _check(models: Sequence[T5Seq2Seq], max_length: int, num_beams: int) -> None
         values = [getattr(model.architecture, name) for model in models]
         if len(set(values)) > 1:
             raise ValueError(f"models: their {name} differ ({values}); an ensemble must share one vocabulary")
-    if 2 * num_beams > first.vocab_size:
-        raise ValueError(f"num_beams: {num_beams} needs a vocabulary of twice as many, not {first.vocab_size}")
+    choices = first.vocab_size
+    if allowed_ids is not None:
+        known = set(allowed_ids.tolist())
+        choices = len(known)
+        if first.eos_token_id not in known or not all(0 <= token < first.vocab_size for token in known):
+            raise ValueError(
+                f"allowed_ids: must lie in 0..{first.vocab_size - 1} and hold the end token {first.eos_token_id}"
+            )
+    if 2 * num_beams > choices:
+        raise ValueError(f"num_beams: {num_beams} needs a vocabulary of twice as many, not {choices}")
 
 
 def _greedy(ensemble: _Ensemble, input_ids: Tensor, max_length: int) -> Generated:
@@ -111,8 +144,9 @@ def _greedy(ensemble: _Ensemble, input_ids: Tensor, max_length: int) -> Generate
     totals = lengths = input_ids.new_zeros(batch)
     for step in range(max_length):
         log_probs = ensemble.step(tokens)
-        tokens = log_probs.argmax(-1)  # the first of equal values
-        best = log_probs.gather(1, tokens[:, None]).squeeze(1)
+        choices = log_probs.argmax(-1)  # the first of equal values
+        best = log_probs.gather(1, choices[:, None]).squeeze(1)
+        tokens = ensemble.token_ids(choices)
         if step == 0:
             totals = torch.zeros(batch, dtype=best.dtype, device=best.device)
         running = unfinished.index_select(0, active)
@@ -165,11 +199,11 @@ class _BeamSearch:
 
     def _advance(self, length: int) -> None:
         """Write one token: of the 2K best continuations, ended ones among the first K finish and K others go on."""
-        beams, vocabulary = self.num_beams, self.architecture.vocab_size
+        beams, width = self.num_beams, self.ensemble.num_choices
         log_probs = self.ensemble.step(self.tokens)  # (E * K, V)
-        candidates = (log_probs.view(-1, beams, vocabulary) + self.totals[:, :, None]).flatten(1)  # (E, K * V)
+        candidates = (log_probs.view(-1, beams, width) + self.totals[:, :, None]).flatten(1)  # (E, K * V)
         totals, index = _top(candidates, 2 * beams)  # (E, 2K)
-        origin, token = index // vocabulary, index % vocabulary
+        origin, token = index // width, self.ensemble.token_ids(index % width)
         written = self.written.gather(1, origin[:, :, None].expand(-1, -1, self.max_length))  # (E, 2K, T)
         written[:, :, length - 1] = token
         ended = token == self.architecture.eos_token_id

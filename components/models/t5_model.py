@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.chunked_cross_entropy import linear_cross_entropy, tied_lookup
+from components.losses import IGNORE_INDEX
 from components.models.output import ModelOutput
 from components.models.t5_architecture import T5Architecture
 from components.models.t5_layers import T5Attention, T5DecoderBlock, T5FeedForward, T5LayerNorm, T5Stack, key_mask_bias
 from components.models.t5_ops import TokenRows, build_token_rows
 
-IGNORED = -100
 CLASSIFIER_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 
 
@@ -24,6 +25,7 @@ class DecoderState:
     keys: list[Tensor]  # per layer (R, H, T, K), filled up to `length`
     values: list[Tensor]
     position_bias: Tensor  # (1, H, T, T)
+    head_weight: Tensor  # (V, D), or the rows of what may be written
     length: int = 0
 
     def select(self, rows: Tensor, examples: Tensor | None = None) -> None:
@@ -56,6 +58,11 @@ class T5Model(nn.Module):
     def decoder_blocks(self) -> list[T5DecoderBlock]:
         return [block for block in self.decoder.block if isinstance(block, T5DecoderBlock)]
 
+    @property
+    def layer_stacks(self) -> list[nn.ModuleList]:
+        """The stacks of like layers, which an activation plan treats each by itself."""
+        return [self.encoder.block, self.decoder.block]
+
     def run_encoder(self, embedded: Tensor, rows: TokenRows, real: Tensor) -> Tensor:
         """Embedded tokens (N, D), of which keys `real` (B, L) may be attended to -> memory (N, D)."""
         bias = self.encoder.position_bias(rows.length)  # (1, H, L, L)
@@ -78,14 +85,9 @@ class T5Model(nn.Module):
             hidden = block(hidden, rows, bias, memory, memory_rows, memory_bias)
         return self.decoder.leave(hidden)
 
-    def run_both(self, input_ids: Tensor, attention_mask: Tensor, decoder_ids: Tensor, rows: TokenRows) -> Tensor:
-        """input_ids (B, S), decoder_ids (B, T) of which `rows` are wanted -> what enters the head (N, D)."""
-        real = attention_mask.bool()
-        memory_rows = build_token_rows(real)
-        source_ids, target_ids = memory_rows.pack(input_ids), rows.pack(decoder_ids)  # (M,), (N,)
-        # One lookup for both stacks: its gradient is as large as the vocabulary
-        embedded = self.shared(torch.cat([source_ids, target_ids]))  # (M + N, D)
-        source, target = embedded.split([len(source_ids), len(target_ids)])
+    def run_both(self, embedded: Tensor, memory_rows: TokenRows, rows: TokenRows, real: Tensor) -> Tensor:
+        """Embedded source and decoder inputs (M + N, D) of a source `real` (B, S) -> what enters the head (N, D)."""
+        source, target = torch.split(embedded, [memory_rows.count, rows.count])
         memory = self.run_encoder(source, memory_rows, real)
         return self.scaled(self.run_decoder(target, rows, memory, memory_rows, real))
 
@@ -122,11 +124,11 @@ def _full_precision(logits: Tensor) -> Tensor:
 
 
 class T5Seq2Seq(T5Model):
-    """Text to text. `label_smoothing` in [0, 1) spreads that share of each target over the vocabulary."""
+    """Text to text. `label_smoothing` and `z_loss` are those of `linear_cross_entropy`."""
 
-    def __init__(self, architecture: T5Architecture, *, label_smoothing: float = 0.0) -> None:
+    def __init__(self, architecture: T5Architecture, *, label_smoothing: float = 0.0, z_loss: float = 0.0) -> None:
         super().__init__(architecture)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.z_loss = label_smoothing, z_loss
         if not architecture.tie_embeddings:
             self.lm_head = nn.Linear(architecture.d_model, architecture.vocab_size, bias=False)
 
@@ -136,40 +138,55 @@ class T5Seq2Seq(T5Model):
         if not self.architecture.tie_embeddings:
             self.lm_head.weight.normal_(0.0, 1.0)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> ModelOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, *, with_logits: bool = False
+    ) -> ModelOutput:
         """input_ids and attention_mask (B, S), labels (B, T) with -100 where no loss is taken.
 
-        Returns logits (B, T, V), zero after a row's last label, and the mean loss per label.
+        Returns the mean loss per label and, with `with_logits`, logits (B, T, V), zero after a row's last label. They
+        are no by-product: the loss is taken without ever holding them, and they cost a head of their own.
         """
-        decoder_ids = self.shifted_right(labels)
-        counts = labels != IGNORED
+        real = attention_mask.bool()
+        memory_rows = build_token_rows(real)
         # A position is computed if a label stands there or later: the decoder looks back only
-        rows = build_token_rows(counts.flip(1).cumsum(1).flip(1) > 0)
-        hidden = self.run_both(input_ids, attention_mask, decoder_ids, rows)
-        logits = self.head(hidden)  # (N, V)
-        loss = functional.cross_entropy(
-            _full_precision(logits),
-            rows.pack(labels),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
+        rows = build_token_rows((labels != IGNORE_INDEX).flip(1).cumsum(1).flip(1) > 0)
+        # One lookup for both stacks: its gradient is as large as the vocabulary
+        ids = torch.cat([memory_rows.pack(input_ids), rows.pack(self.shifted_right(labels))])  # (M + N,)
+        if self.architecture.tie_embeddings:
+            embedded, head_weight = tied_lookup(self.shared.weight, ids)
+        else:
+            embedded, head_weight = self.shared(ids), self.lm_head.weight
+        hidden = self.run_both(embedded, memory_rows, rows, real)
+        loss = linear_cross_entropy(
+            hidden, head_weight, rows.pack(labels), label_smoothing=self.label_smoothing, z_loss=self.z_loss
         )
-        return ModelOutput(logits=rows.pad_zeros(logits), loss=loss)
+        logits = rows.pad_zeros(functional.linear(hidden, head_weight)) if with_logits else None
+        return ModelOutput(logits=logits, loss=loss)
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Hidden states (N, D) -> logits (N, V)."""
-        tied = self.architecture.tie_embeddings
-        return functional.linear(hidden, self.shared.weight if tied else self.lm_head.weight)
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's matrix (V, D), the embedding's where they are tied."""
+        return self.shared.weight if self.architecture.tie_embeddings else self.lm_head.weight
 
     def shifted_right(self, labels: Tensor) -> Tensor:
         """The decoder's input (B, T): the start token, then the labels but the last, padding for -100."""
         shifted = labels.new_full(labels.shape, self.architecture.decoder_start_token_id)
         shifted[:, 1:] = labels[:, :-1]
-        return shifted.masked_fill_(shifted == IGNORED, self.architecture.pad_token_id)
+        return shifted.masked_fill_(shifted == IGNORE_INDEX, self.architecture.pad_token_id)
 
     def start_decoding(
-        self, input_ids: Tensor, attention_mask: Tensor, *, max_length: int, num_beams: int = 1
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        max_length: int,
+        num_beams: int = 1,
+        allowed_ids: Tensor | None = None,
     ) -> DecoderState:
-        """Encode (B, S) and make room for `num_beams` rows of at most `max_length` tokens for each example."""
+        """Encode (B, S) and make room for `num_beams` rows of at most `max_length` tokens for each example.
+
+        With `allowed_ids` (A,) only their logits are computed, in that order.
+        """
         real = attention_mask.bool()
         rows = build_token_rows(real)
         memory = self.run_encoder(self.shared(rows.pack(input_ids)), rows, real)
@@ -184,10 +201,11 @@ class T5Seq2Seq(T5Model):
             keys=[pairs[0][0].new_empty(room) for _ in blocks],
             values=[pairs[0][0].new_empty(room) for _ in blocks],
             position_bias=bias,
+            head_weight=self.head_weight if allowed_ids is None else self.head_weight[allowed_ids],
         )
 
     def decode_step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """The next tokens (R,) of each row -> logits (R, V); `state` grows by one position."""
+        """The next tokens (R,) of each row -> logits (R, V or the allowed ids); `state` grows by one position."""
         state.length += 1
         filled = slice(None, state.length)
         bias = state.position_bias[:, :, state.length - 1, None, filled]  # (1, H, 1, T)
@@ -197,7 +215,7 @@ class T5Seq2Seq(T5Model):
         for index, block in enumerate(self.decoder_blocks):
             past = (state.keys[index][:, :, filled], state.values[index][:, :, filled])
             hidden = block.step(hidden, past, bias, beams, state.memory[index], state.memory_bias)
-        return self.head(self.scaled(self.decoder.leave(hidden)))
+        return functional.linear(self.scaled(self.decoder.leave(hidden)), state.head_weight)
 
 
 class T5Classifier(T5Model):
@@ -222,8 +240,11 @@ class T5Classifier(T5Model):
 
         labels: (B,) int64 for cross_entropy; (B, C) or, with one class, (B,) for the other losses.
         """
-        start = input_ids.new_full((len(input_ids), 1), self.architecture.decoder_start_token_id)
-        hidden = self.run_both(input_ids, attention_mask, start, TokenRows(len(input_ids), 1))
+        real = attention_mask.bool()
+        memory_rows, rows = build_token_rows(real), TokenRows(len(input_ids), 1)
+        starts = input_ids.new_full((len(input_ids),), self.architecture.decoder_start_token_id)
+        embedded = self.shared(torch.cat([memory_rows.pack(input_ids), starts]))  # (M + B, D)
+        hidden = self.run_both(embedded, memory_rows, rows, real)
         logits: Tensor = self.lm_head(hidden)  # (B, C)
         return ModelOutput(
             logits=logits, loss=None if labels is None else self._mean_loss(_full_precision(logits), labels)

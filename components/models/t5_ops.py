@@ -134,6 +134,11 @@ class TokenRows:
     kept: Tensor | None = None
     source: Tensor | None = None
 
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.batch * self.length if self.kept is None else len(self.kept)
+
     def pack(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (N, ...)."""
         rows = x.reshape(self.batch * self.length, *x.shape[2:])  # (B * L, ...)

@@ -1,6 +1,7 @@
 """Predicting with trained models: the functions that validation, OOF and submission share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,9 @@ from components.models.t5_generation import generate
 
 Batch = dict[str, Tensor]
 
+PRECISIONS: dict[str, torch.dtype | None] = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Names as accelerate has them; fp16 is what Kaggle's T4 is fast in."""
+
 
 class InferenceData(Protocol):
     """Unpadded examples and what decides which of them pad to the same width."""
@@ -22,16 +26,22 @@ class InferenceData(Protocol):
 
 
 def predict_logits(
-    model: nn.Module, data: InferenceData, collate: Callable[[list[Any]], Batch], *, batch_size: int
+    model: nn.Module,
+    data: InferenceData,
+    collate: Callable[[list[Any]], Batch],
+    *,
+    batch_size: int,
+    precision: str = "no",
 ) -> Tensor:
     """Logits of all rows in their order, float32 on the CPU, (N, C).
 
     Batches depend on the data alone, so that the same rows give the same bits in validation and in a kernel.
+    `precision` (PRECISIONS) is the type that matrix products are computed in.
     """
     rows: list[int] = []
     parts: list[Tensor] = []
     device = next(model.parameters()).device
-    with _evaluating([model]):
+    with _evaluating([model], precision):
         for batch_rows in plan_inference_batches(data.padding_keys(), batch_size):
             batch = collate([data[row] for row in batch_rows])
             batch.pop("labels", None)
@@ -53,12 +63,17 @@ def predict_sequences(
     max_length: int,
     num_beams: int,
     length_penalty: float,
+    precision: str = "no",
+    allowed_ids: Tensor | None = None,
 ) -> tuple[list[list[int]], list[float]]:
-    """Token ids and mean log-probability per row, decoded jointly by all models, in the order of the rows."""
+    """Token ids and mean log-probability per row, decoded jointly by all models, in the order of the rows.
+
+    `precision` as in `predict_logits`; `allowed_ids` as in `generate`.
+    """
     sequences: list[list[int]] = [[] for _ in range(len(data))]
     scores = [0.0] * len(data)
     device = next(models[0].parameters()).device
-    with _evaluating(models):
+    with _evaluating(models, precision):
         for batch_rows in plan_inference_batches(data.padding_keys(), batch_size):
             batch = collate([data[row] for row in batch_rows])
             generated = generate(
@@ -68,6 +83,7 @@ def predict_sequences(
                 max_length=max_length,
                 num_beams=num_beams,
                 length_penalty=length_penalty,
+                allowed_ids=allowed_ids,
             )
             for row, ids, score in zip(
                 batch_rows, generated.sequences.tolist(), generated.scores.tolist(), strict=True
@@ -76,19 +92,16 @@ def predict_sequences(
     return sequences, scores
 
 
-class _evaluating:  # noqa: N801 - reads as a phrase after `with`
-    """Within the block the models are in evaluation mode and nothing is recorded for a backward pass."""
-
-    def __init__(self, models: Sequence[nn.Module]) -> None:
-        self.models = [(model, model.training) for model in models]
-        self.inference = torch.inference_mode()
-
-    def __enter__(self) -> None:
-        for model, _ in self.models:
+@contextmanager
+def _evaluating(models: Sequence[nn.Module], precision: str) -> Iterator[None]:
+    """Within the block models are in evaluation mode, products in `precision`, and nothing is kept for a backward."""
+    modes = [model.training for model in models]
+    device, dtype = next(models[0].parameters()).device, PRECISIONS[precision]
+    try:
+        for model in models:
             model.eval()
-        self.inference.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:  # noqa: ANN401
-        self.inference.__exit__(*exception)
-        for model, was_training in self.models:
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield
+    finally:
+        for model, was_training in zip(models, modes, strict=True):
             model.train(was_training)

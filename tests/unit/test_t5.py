@@ -16,10 +16,11 @@ from components.models.t5 import (
     T5Architecture,
     T5Classifier,
     create_t5,
-    freeze_embeddings,
     load_t5,
     save_t5,
 )
+from components.optim.param_groups import freeze_embeddings
+from components.training.activation_memory import peak_bytes, saved_bytes
 
 VOCABULARY = 40
 SIZES = {"vocab_size": VOCABULARY, "d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 3}
@@ -76,7 +77,7 @@ def load_pair(kind, folder):
 
 
 def assert_equal_training(reference, model, batch, tolerance):
-    expected, actual = reference(**batch), model(**batch)
+    expected, actual = reference(**batch), model(**batch, with_logits=True)
     counted = batch["labels"] != -100
     scale = expected.logits.abs().max()
     assert (expected.logits - actual.logits)[counted].abs().max() <= tolerance * scale
@@ -105,10 +106,10 @@ def test_padding_is_packed_away_without_changing_anything(tmp_path, monkeypatch)
     _, model = load_pair("t5_v1_1", tmp_path)
     batch = build_batch(padded=True)
     assert t5_ops.build_token_rows(batch["attention_mask"].bool()).kept.numel() == 31
-    packed = model(**batch)
+    packed = model(**batch, with_logits=True)
     monkeypatch.setattr(t5_ops, "PACK_BELOW", 0.0)
     assert t5_ops.build_token_rows(batch["attention_mask"].bool()).kept is None
-    dense = model(**batch)
+    dense = model(**batch, with_logits=True)
     torch.testing.assert_close(packed.loss, dense.loss, rtol=1e-6, atol=0)
     wanted = (batch["labels"] != -100).flip(1).cumsum(1).flip(1) > 0
     torch.testing.assert_close(packed.logits[wanted], dense.logits[wanted], rtol=1e-5, atol=1e-5)
@@ -141,6 +142,57 @@ def test_predicting_in_inference_mode_does_not_spoil_training():
         model(**batch)
     model(**batch).loss.backward()
     assert model.encoder.block[0].self_attention.relative_attention_bias.weight.grad.abs().sum() > 0
+
+
+def test_logits_are_there_for_whoever_asks():
+    model, batch = create_t5(replace(ARCHITECTURE, dropout=0.0), head="seq2seq"), build_batch(padded=True)
+    silent, asked = model(**batch), model(**batch, with_logits=True)
+    assert silent.logits is None
+    assert torch.equal(silent.loss, asked.loss)
+    assert asked.logits.shape == (4, 9, VOCABULARY)
+    torch.testing.assert_close(
+        functional.cross_entropy(asked.logits.flatten(0, 1), batch["labels"].flatten()), asked.loss, rtol=1e-6, atol=0
+    )
+
+
+def test_a_batch_without_labels_costs_nothing():
+    """torch's mean over no label is NaN, and so is NaN times the weight of 0 that such a batch has in its step."""
+    model, batch = create_t5(ARCHITECTURE, head="seq2seq"), build_batch(padded=False)
+    batch["labels"].fill_(-100)
+    loss = model(**batch).loss
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(parameter.grad.abs().sum() == 0.0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_kept_for_backward_does_not_grow_with_the_vocabulary(tied):
+    """Whatever keeps it, the head's gradient apart, which is made in the forward pass and as large as its weight."""
+    kept = []
+    for pieces in (1000, 10_000):
+        architecture = replace(ARCHITECTURE, vocab_size=pieces, tie_embeddings=tied)
+        model, batch = create_t5(architecture, head="seq2seq"), build_batch(padded=False)
+        model(**batch)
+        kept.append(saved_bytes(lambda model=model, batch=batch: model(**batch).loss) - pieces * SIZES["d_model"] * 4)
+    assert kept[0] == kept[1]
+
+
+def test_a_tied_vocabulary_has_one_gradient():
+    """transformers makes one for the lookup and one for the head, each as large as the vocabulary, and adds them up."""
+    peaks = {}
+    for pieces in (20_000, 40_000):
+        architecture = replace(ARCHITECTURE, vocab_size=pieces, tie_embeddings=True)
+        model, batch = create_t5(architecture, head="seq2seq"), build_batch(padded=False)
+        model(**batch).loss.backward()
+
+        def step(model=model, batch=batch):
+            model.zero_grad(set_to_none=True)
+            model(**batch).loss.backward()
+
+        model.zero_grad(set_to_none=True)
+        peaks[pieces] = peak_bytes(step)
+    gradient, logits = SIZES["d_model"] * 4, 36 * 4  # bytes per piece; so small a batch is one chunk
+    assert peaks[40_000] - peaks[20_000] <= 20_000 * (gradient + logits)
 
 
 def test_label_smoothing_is_torchs(tmp_path):
@@ -201,7 +253,8 @@ def test_from_scratch_checkpoint_opens_in_transformers(tmp_path):
     save_t5(model, tmp_path)
     batch = build_batch(padded=False)
     reference = T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(model(**batch).logits, reference(**batch).logits, rtol=1e-5, atol=1e-5)
+    actual = model(**batch, with_logits=True).logits
+    torch.testing.assert_close(actual, reference(**batch).logits, rtol=1e-5, atol=1e-5)
 
 
 def edit_config(folder, **changes):

@@ -50,7 +50,7 @@ def sequence_log_probs(model, inputs, sequences):
     """Sum of the log-probabilities of each sequence by one whole forward pass, and its length."""
     counted = torch.ones_like(sequences, dtype=torch.bool)
     counted[:, 1:] = ~((sequences == 1).cumsum(1)[:, :-1] > 0)
-    logits = model(**inputs, labels=sequences.masked_fill(~counted, -100)).logits
+    logits = model(**inputs, labels=sequences.masked_fill(~counted, -100), with_logits=True).logits
     chosen = logits.log_softmax(-1).gather(2, sequences[:, :, None]).squeeze(2)
     return (chosen * counted).sum(1), counted.sum(1)
 
@@ -58,7 +58,7 @@ def sequence_log_probs(model, inputs, sequences):
 def test_each_cached_step_equals_the_whole_forward_pass():
     model, inputs = build_model(0), build_inputs()
     labels = torch.randint(3, 30, (9, LENGTH), generator=torch.Generator().manual_seed(2))
-    expected = model(**inputs, labels=labels).logits
+    expected = model(**inputs, labels=labels, with_logits=True).logits
     decoder_ids = model.shifted_right(labels)
     with torch.inference_mode():
         state = model.start_decoding(**inputs, max_length=LENGTH)
@@ -71,7 +71,7 @@ def test_reordered_and_shrunken_caches_follow_their_rows():
     model, inputs = build_model(0), build_inputs()
     labels = torch.randint(3, 30, (9, 6), generator=torch.Generator().manual_seed(2))
     decoder_ids, kept = model.shifted_right(labels), torch.tensor([7, 2, 4])
-    expected = model(**inputs, labels=labels).logits[kept]
+    expected = model(**inputs, labels=labels, with_logits=True).logits[kept]
     with torch.inference_mode():
         state = model.start_decoding(**inputs, max_length=6)
         for step in range(3):
@@ -198,3 +198,36 @@ def test_wrong_requests_are_refused():
         generate([model], **inputs, max_length=0)
     with pytest.raises(ValueError, match="num_beams: 16 needs a vocabulary of twice as many, not 30"):
         generate([model], **inputs, max_length=2, num_beams=16)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_forced_vocabulary_writes_nothing_else_and_scores_by_what_it_may_write(num_beams, tied):
+    """Equal to a model whose head knows the allowed pieces only."""
+    allowed = torch.tensor([1, 4, 5, 9, 17, 22, 28])
+    architecture = replace(ARCHITECTURE, tie_embeddings=tied, scale_decoder_outputs=tied)
+    torch.manual_seed(3)
+    model, inputs = create_t5(architecture, head="seq2seq").eval(), build_inputs()
+    forced = generate([model], **inputs, max_length=LENGTH, num_beams=num_beams, allowed_ids=allowed.flip(0))
+    assert set(forced.sequences.flatten().tolist()) <= {0, *allowed.tolist()}
+    free = generate([model], **inputs, max_length=LENGTH, num_beams=num_beams)
+    assert not set(free.sequences.flatten().tolist()) <= {0, *allowed.tolist()}
+    step = model.decode_step
+
+    def masked(tokens, state):
+        logits = step(tokens, state)
+        return torch.full_like(logits, -1e30).index_copy(1, allowed, logits[:, allowed])
+
+    model.decode_step = masked
+    expected = generate([model], **inputs, max_length=LENGTH, num_beams=num_beams)
+    torch.testing.assert_close(forced.sequences, expected.sequences)
+    torch.testing.assert_close(forced.scores, expected.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_a_forced_vocabulary_needs_the_end_token_and_known_ids():
+    model, inputs = build_model(0), build_inputs()
+    for ids in ([4, 5, 6], [1, 4, 30], [-1, 1, 4]):
+        with pytest.raises(ValueError, match=r"allowed_ids: must lie in 0\.\.29 and hold the end token 1"):
+            generate([model], **inputs, max_length=3, allowed_ids=torch.tensor(ids))
+    with pytest.raises(ValueError, match="num_beams: 2 needs a vocabulary of twice as many, not 3"):
+        generate([model], **inputs, max_length=3, num_beams=2, allowed_ids=torch.tensor([1, 4, 5]))
