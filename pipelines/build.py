@@ -8,8 +8,9 @@ not reach MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.schema import SECTIONS, Experiment
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from components.optim.schedules import Schedule
     from components.tabular_baseline import TabularBaseline
+
+HEAD_MODULES = ("lm_head",)
+"""What a model calls its head, where that is a module of its own."""
 
 CLASSIFIER_LOSSES = {"multilabel": "binary_cross_entropy", "regression": "mse"}
 """Task -> loss of a classifier's head; the tasks with classes have cross-entropy."""
@@ -38,16 +42,32 @@ class Choice:
 
 @dataclass(frozen=True)
 class ModelContext:
-    """What a model must know of the run: `num_classes` is None for text, and `seed` is for models without torch's."""
+    """What a model must know of the run.
+
+    `num_classes` is None for text, `seed` is for models without torch's, and `weights` is the checkpoint that the run
+    itself holds to start from, in place of the one that the experiment names. Rows `kept_ids` of published weights are
+    those of a trimmed vocabulary.
+    """
 
     task: str
     num_classes: int | None
     vocab_size: int | None
     label_smoothing: float
+    z_loss: float
     seed: int
+    weights: Path | None = None
+    kept_ids: Sequence[int] | None = None
 
 
-def build_model(experiment: Experiment, *, vocab_size: int, num_classes: int | None, task: str) -> nn.Module:
+def build_model(
+    experiment: Experiment,
+    *,
+    vocab_size: int,
+    num_classes: int | None,
+    task: str,
+    weights: Path | None = None,
+    kept_ids: Sequence[int] | None = None,
+) -> nn.Module:
     """The experiment's neural model, with random or published weights, on the CPU.
 
     `num_classes` is the width of a classifier's logits, 1 for regression, None for text. Raises ConfigError where the
@@ -57,7 +77,16 @@ def build_model(experiment: Experiment, *, vocab_size: int, num_classes: int | N
     head, wanted = experiment.model.head, "seq2seq" if task == "text_to_text" else "classifier"
     if head != wanted:
         raise ConfigError(f"model.head: {head!r} does not suit {experiment.competition}, a {task} task; needs {wanted}")
-    context = ModelContext(task, num_classes, vocab_size, experiment.loop.label_smoothing, experiment.seed)
+    context = ModelContext(
+        task,
+        num_classes,
+        vocab_size,
+        experiment.loop.label_smoothing,
+        experiment.loop.z_loss,
+        experiment.seed,
+        weights,
+        kept_ids,
+    )
     try:
         model: nn.Module = _build(MODELS, experiment.model, context)
     except (ValueError, OSError) as error:
@@ -67,18 +96,36 @@ def build_model(experiment: Experiment, *, vocab_size: int, num_classes: int | N
 
 def build_baseline(experiment: Experiment, task: str, num_classes: int | None) -> TabularBaseline:
     """The experiment's scikit-learn model, not yet fitted."""
-    context = ModelContext(task, num_classes, vocab_size=None, label_smoothing=0.0, seed=experiment.seed)
+    context = ModelContext(task, num_classes, vocab_size=None, label_smoothing=0.0, z_loss=0.0, seed=experiment.seed)
     baseline: TabularBaseline = _build(MODELS, experiment.model, context)
     return baseline
 
 
 def build_optimizer(experiment: Experiment, model: nn.Module) -> Optimizer:
-    """The optimizer of the model's trainable parameters; norms and biases are in groups without weight decay."""
+    """The optimizer of the model's trainable parameters; norms and biases are in groups without weight decay.
+
+    Raises ConfigError where the model has no head of its own, or no layers, for the rates that are asked of them.
+    """
     from components.optim.param_groups import build_param_groups
 
-    assert experiment.optimizer is not None
-    groups = build_param_groups(model, weight_decay=experiment.optimizer.weight_decay)
-    optimizer: Optimizer = _build(OPTIMIZERS, experiment.optimizer, groups)
+    section = experiment.optimizer
+    assert section is not None
+    head = [name for name in HEAD_MODULES if hasattr(model, name)]
+    if section.head_lr is not None and not head:
+        raise ConfigError(
+            f"optimizer.head_lr: {section.head_lr}, but the head of {experiment.name} is the embedding itself; set "
+            "model.tie_embeddings to false, or head_lr to null"
+        )
+    groups = build_param_groups(
+        model,
+        weight_decay=section.weight_decay,
+        lr=section.lr,
+        head_lr=section.head_lr,
+        # A group of its own only where a rate asks for it: groups are part of a resume point.
+        head_prefixes=head if section.head_lr is not None or section.layer_decay is not None else (),
+        layer_decay=section.layer_decay,
+    )
+    optimizer: Optimizer = _build(OPTIMIZERS, section, groups)
     return optimizer
 
 
@@ -105,9 +152,11 @@ def build_t5_from_scratch(
     freeze_embeddings: bool,
     num_beams: int,
     length_penalty: float,
+    target_pieces_only: bool,
 ) -> nn.Module:
-    """`num_beams` and `length_penalty` are generation's, which reads them from the section."""
+    """What generation alone needs (`num_beams` and what follows) it reads from the section."""
     from components.models import t5
+    from components.optim.param_groups import freeze_embeddings as freeze
 
     assert context.vocab_size is not None
     architecture = t5.T5Architecture(
@@ -128,9 +177,10 @@ def build_t5_from_scratch(
         num_classes=context.num_classes,
         loss=CLASSIFIER_LOSSES.get(context.task, "cross_entropy"),
         label_smoothing=context.label_smoothing,
+        z_loss=context.z_loss,
     )
     if freeze_embeddings:
-        t5.freeze_embeddings(model)
+        freeze(model)
     return model
 
 
@@ -143,20 +193,26 @@ def build_t5_pretrained(
     freeze_embeddings: bool,
     num_beams: int,
     length_penalty: float,
+    target_pieces_only: bool,
 ) -> nn.Module:
-    """`num_beams` and `length_penalty` are generation's, which reads them from the section."""
+    """What generation alone needs (`num_beams` and what follows) it reads from the section."""
     from components.models import t5
+    from components.models.t5_trimming import trim_t5
+    from components.optim.param_groups import freeze_embeddings as freeze
 
     model = t5.load_t5(
-        checkpoint,
+        context.weights or checkpoint,
         head=head,
         num_classes=context.num_classes,
         dropout=dropout,
         loss=CLASSIFIER_LOSSES.get(context.task, "cross_entropy"),
         label_smoothing=context.label_smoothing,
+        z_loss=context.z_loss,
     )
+    if context.kept_ids is not None and context.weights is None:
+        model = trim_t5(model, context.kept_ids)
     if freeze_embeddings:
-        t5.freeze_embeddings(model)
+        freeze(model)
     return model
 
 
@@ -173,7 +229,12 @@ def build_adafactor(
     scale_parameter: bool,
     relative_step: bool,
     warmup_init: bool,
+    min_dim_size_to_factor: int,
+    stochastic_rounding: bool,
+    layer_decay: float | None,
+    head_lr: float | None,
 ) -> Optimizer:
+    """The last two are those of `build_optimizer`, which makes the groups."""
     from components.optim.adafactor import Adafactor
 
     return Adafactor(
@@ -187,12 +248,23 @@ def build_adafactor(
         scale_parameter=scale_parameter,
         relative_step=relative_step,
         warmup_init=warmup_init,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        stochastic_rounding=stochastic_rounding,
     )
 
 
 def build_adamw(
-    params: Iterable[dict[str, Any]], *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float
+    params: Iterable[dict[str, Any]],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    layer_decay: float | None,
+    head_lr: float | None,
 ) -> Optimizer:
+    """The last two are those of `build_optimizer`, which makes the groups."""
     from torch.optim import AdamW
 
     # torch's default on a CPU walks over the weights several times; the fused step once

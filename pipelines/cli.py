@@ -54,6 +54,15 @@ def _list_experiments(workspace: Workspace) -> None:
     raise PodiumError(f"which experiment? EXP=… is one of\n{names}")
 
 
+def _find_lr(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    if not arguments.experiment:
+        _list_experiments(workspace)
+    _prepare_data(workspace, arguments.experiment, arguments.overrides)
+    from pipelines.stages.find_lr import sweep
+
+    sweep(workspace, arguments.experiment, arguments.overrides)
+
+
 def _resume(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.train import resume
 
@@ -189,6 +198,10 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("experiment", nargs="?")
     train.add_argument("overrides", nargs="*", metavar="key=value")
     _add_choice(_add(commands, "resume", _resume, "go on with an unfinished run"))
+
+    find_lr = _add(commands, "find-lr", _find_lr, "sweep the learning rate over an experiment's model and data")
+    find_lr.add_argument("experiment", nargs="?")
+    find_lr.add_argument("overrides", nargs="*", metavar="key=value")
 
     predict = _add_choice(_add(commands, "predict", _predict, "predict the test set with a finished run"))
     predict.add_argument("--data-dir", type=Path, help="another folder with test.csv and sample_submission.csv")

@@ -139,6 +139,10 @@ class TrainingLoop:
                 yield window
             progress.epoch, progress.position = progress.epoch + 1, 0
 
+    def first_epoch(self) -> Iterator[Batch]:
+        """The micro-batches that training begins with, for who wants to try something on them before."""
+        return (batch for batch, _ in self._load_epoch(0, 0))
+
     def _load_epoch(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         """This process's share of each micro-batch, and whether it is only there to take part."""
         settings, accelerator = self.settings, self.accelerator
@@ -227,7 +231,8 @@ class TrainingLoop:
             )
         metrics = {"train/loss": loss}
         if self.has_rate:
-            metrics["train/lr"] = float(self.plain_optimizer.param_groups[0]["lr"])
+            # Under layer-wise decay the groups differ, and the largest is the rate that the experiment states.
+            metrics["train/lr"] = max(float(group["lr"]) for group in self.plain_optimizer.param_groups)
         self.history.append(step, metrics)
         rate = (step - last_step) / max(now - last_time, 1e-9)
         self.observer.on_log(step, metrics | {"train/steps_per_second": rate})

@@ -89,7 +89,9 @@ def find_package(package: str) -> tuple[Path, str]:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise PodiumError(f'package {package}, which holds the data, is missing: pip install -e ".[examples]"')
-    return Path(spec.submodule_search_locations[0]), f"{package} {metadata.version(package)}"
+    # A package may be distributed under another name.
+    distribution = metadata.packages_distributions().get(package, [package])[0]
+    return Path(spec.submodule_search_locations[0]), f"{distribution} {metadata.version(distribution)}"
 
 
 def _write_folder(folder: Path, files: Mapping[str, pd.DataFrame], source: str) -> None:

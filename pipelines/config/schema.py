@@ -84,6 +84,7 @@ class Experiment:
         at_least(self, 0, "seed")
         _check_fold(self)
         _check_data(self)
+        _check_trimming(self)
         _check_head(self)
         _check_steps(self)
 
@@ -113,18 +114,26 @@ def _check_data(experiment: Experiment) -> None:
         wanted = "table" if isinstance(model, LinearBaseline) else "text"
         raise ValueError(f"data.name: {data.name!r} does not suit model {model.name}; needs {wanted}")
     if isinstance(data, Text) and isinstance(model, T5Pretrained) != (data.vocabulary == "checkpoint"):
-        wanted = "checkpoint" if isinstance(model, T5Pretrained) else "unigram, bpe, character or word"
+        wanted = "checkpoint" if isinstance(model, T5Pretrained) else "file, unigram, bpe, character or word"
         raise ValueError(f"data.vocabulary: {data.vocabulary!r} does not suit model {model.name}; needs {wanted}")
 
 
+def _check_trimming(experiment: Experiment) -> None:
+    model, data = experiment.model, experiment.data
+    if isinstance(data, Text) and isinstance(model, T5Pretrained) and model.starts_from_run and data.trim_vocabulary:
+        raise ValueError(
+            f"data.trim_vocabulary: true with model.checkpoint: {model.checkpoint}, whose vocabulary is that run's; "
+            "needs false here, and data.trim_for in the first stage"
+        )
+
+
 def _check_head(experiment: Experiment) -> None:
-    smoothing = experiment.training.label_smoothing if experiment.training is not None else 0.0
-    if (
-        smoothing
-        and isinstance(experiment.model, T5FromScratch | T5Pretrained)
-        and experiment.model.head == "classifier"
-    ):
-        raise ValueError(f"training.label_smoothing: {smoothing} with model.head classifier, which has none; needs 0")
+    model, training = experiment.model, experiment.training
+    if training is None or isinstance(model, LinearBaseline) or model.head != "classifier":
+        return
+    for name in ("label_smoothing", "z_loss"):
+        if value := getattr(training, name):
+            raise ValueError(f"training.{name}: {value} with model.head classifier, which has none; needs 0")
 
 
 def _check_steps(experiment: Experiment) -> None:

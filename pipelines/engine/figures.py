@@ -40,6 +40,20 @@ def draw_scores(metrics: Mapping[str, float], competition: Competition, path: Pa
     return _save(figure, path)
 
 
+def draw_lr_curve(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, path: Path) -> Path:
+    """The smoothed loss over a sweep of learning rates, with the suggested one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(lrs, losses)
+    if suggestion is not None:
+        axes.axvline(suggestion, color="black", linewidth=1, linestyle="--")
+    axes.set(title="loss after a step at each rate", xlabel="optimizer.lr", ylabel="loss, smoothed", xscale="log")
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
 def _save(figure: object, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """What a family of models must offer so that folds, OOF, resume and submission work for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +33,11 @@ class FitResult:
 class Learner(Protocol):
     """Frames are canonical (`id`, inputs, `label`); predictions are frames too, see `pipelines.engine.scoring`."""
 
-    def prepare(self, train: DataFrame, test: DataFrame) -> None:
-        """Make, once for all folds, what a fold must not make for itself, such as a vocabulary."""
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+        """Make, once for all folds, what a fold must not make for itself; returns what run.json shall say of it.
+
+        `also` are texts of another competition that a vocabulary must be able to spell.
+        """
 
     def fit(self, job: FoldJob) -> FitResult:
         """Train one fold, going on from its resume point where there is one."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from components.training.checkpoint import read_json
 from pipelines.competitions.competition import load_competition
 from pipelines.config.load import load_run_config
 from pipelines.engine.learners import create_learner
@@ -32,7 +31,7 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
     test, sample = competition.load_test(data_dir), competition.load_sample(data_dir)
     learner = create_learner(experiment, competition, run)
     try:
-        predictions = learner.predict(trained_checkpoints(run), test)
+        predictions = learner.predict(run.trained_checkpoints(), test)
     except (ValueError, OSError) as error:
         raise PodiumError(str(error)) from error
     submission = competition.to_submission(predictions, sample)
@@ -41,11 +40,3 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
     write_submission(submission, output)
     write_parquet(predictions, output.with_name("test_predictions.parquet"))
     return submission
-
-
-def trained_checkpoints(run: RunDirectory) -> list[Path]:
-    """The checkpoint of each finished fold, in order."""
-    results = sorted(run.path.glob("*/result.json"))
-    if not results:
-        raise PodiumError(f"{run.path}: no fold has finished; `make resume RUN={run.path.name}` goes on with it")
-    return [path.parent / read_json(path)["checkpoint"] for path in results]

@@ -68,6 +68,13 @@ class RunDirectory:
         """The folder of one fold, named `fold0`, `fold1`, … or `full`."""
         return self.path / name
 
+    def trained_checkpoints(self) -> list[Path]:
+        """The checkpoint of each finished fold, in order; a PodiumError where none has finished."""
+        results = sorted(self.path.glob("*/result.json"))
+        if not results:
+            raise PodiumError(f"{self.path}: no fold has finished; `make resume RUN={self.path.name}` goes on with it")
+        return [path.parent / read_json(path)["checkpoint"] for path in results]
+
     def read_record(self) -> dict[str, Any]:
         """The content of run.json; a PodiumError where there is none or it is damaged."""
         if not self.record.exists():

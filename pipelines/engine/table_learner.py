@@ -1,6 +1,6 @@
 """The scikit-learn baseline in a competition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ class TableLearner:
     def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
         self.experiment, self.competition, self.run = experiment, competition, run
 
-    def prepare(self, train: DataFrame, test: DataFrame) -> None:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
         """Nothing is shared between folds."""
+        return {}
 
     def fit(self, job: FoldJob) -> FitResult:
         """Fit on the fold's training rows and save."""

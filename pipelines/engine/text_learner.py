@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from components.data.balancing import balance_rows
 from components.data.batching import count_steps
 from components.data.text import EncodedTexts, TextCollator
-from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from components.models.pretrained import resolve_checkpoint
+from components.data.vocabulary import Vocabulary, load_vocabulary
 from components.models.t5 import T5Model, load_t5, save_t5
-from components.training.checkpoint import forecast_bytes
+from components.training.activation_checkpointing import apply_plan
+from components.training.activation_plans import parse_plan
+from components.training.checkpoint import forecast_bytes, read_json, write_json
 from components.training.inference import predict_logits, predict_sequences
 from components.training.loop import LoopSettings, TrainingLoop
+from components.training.lr_finder import LrCurve, find_lr
 from components.training.resume import Progress
 from components.training.seeding import seed_everything
 from pipelines.build import build_model, build_optimizer, build_schedule
@@ -29,6 +31,7 @@ from pipelines.config.sections.data import Text
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained
 from pipelines.engine.learner import FitResult, FoldJob
 from pipelines.engine.processes import is_on_cpu
+from pipelines.engine.prompts import build_prompts, list_texts
 from pipelines.engine.run_directory import RunDirectory, check_disk
 from pipelines.engine.scoring import (
     count_classes,
@@ -38,6 +41,10 @@ from pipelines.engine.scoring import (
     is_greater_better,
     score_predictions,
 )
+from pipelines.engine.starting_point import own_weights, take_over
+from pipelines.engine.vocabularies import obtain_vocabulary, rows_to_keep
+
+TARGET_IDS = "target_ids.json"
 
 
 class TextLearner:
@@ -56,29 +63,36 @@ class TextLearner:
 
     # -- text and ids ------------------------------------------------------------------------------------------------
 
-    def prepare(self, train: DataFrame, test: DataFrame) -> None:
-        """Build the vocabulary from prompts (train and test) and training labels, or copy the checkpoint's."""
-        if (self.vocabulary_folder / "spiece.model").exists():
-            return
-        if self.data_section.vocabulary == "checkpoint":
-            assert isinstance(self.model_section, T5Pretrained)
-            load_vocabulary(resolve_checkpoint(self.model_section.checkpoint)).save(self.vocabulary_folder)
-            return
-        corpus = [*self._prompts(train), *self._prompts(test)]
-        build_vocabulary(
-            corpus + (train["label"].tolist() if self.is_seq2seq else []),
-            self.vocabulary_folder,
-            kind=self.data_section.vocabulary,
-            size=self.data_section.vocabulary_size,
-            reserved=self.competition.reserved_pieces,
-        )
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+        """Obtain the vocabulary, and the weights where they are another run's."""
+        if isinstance(self.model_section, T5Pretrained) and self.model_section.starts_from_run:
+            made: Mapping[str, object] = take_over(self.model_section.checkpoint, self.run)
+        else:
+            made = obtain_vocabulary(
+                self.model_section,
+                self.data_section,
+                list_texts(self.competition, train, test),
+                self.vocabulary_folder,
+                also=also,
+                reserved=self.competition.reserved_pieces,
+            )
+        self._keep_target_ids(train)
+        return made
 
-    def _prompts(self, frame: DataFrame) -> list[str]:
-        rows = ({str(key): value for key, value in row.items()} for row in frame.to_dict("records"))
-        return [self.competition.build_prompt(row) for row in rows]
+    def _keep_target_ids(self, train: DataFrame) -> None:
+        if self.model_section.target_pieces_only:
+            written = load_vocabulary(self.vocabulary_folder).encode(train["label"].tolist())
+            write_json(self.vocabulary_folder / TARGET_IDS, sorted({token for ids in written for token in ids}))
+
+    def _allowed_ids(self) -> Tensor | None:
+        if not self.model_section.target_pieces_only:
+            return None
+        return torch.tensor(read_json(self.vocabulary_folder / TARGET_IDS))
 
     def _encode(self, frame: DataFrame, vocabulary: Vocabulary, *, has_labels: bool) -> EncodedTexts:
-        sources = vocabulary.encode(self._prompts(frame), max_length=self.data_section.max_source_length)
+        sources = vocabulary.encode(
+            build_prompts(self.competition, frame), max_length=self.data_section.max_source_length
+        )
         return EncodedTexts(sources, self._targets(frame, vocabulary) if has_labels else None)
 
     def _targets(self, frame: DataFrame, vocabulary: Vocabulary) -> Sequence[Any]:
@@ -94,40 +108,65 @@ class TextLearner:
 
     def fit(self, job: FoldJob) -> FitResult:
         """Train one fold on accelerate and return its best checkpoint."""
+        loop = self._build_loop(job)
+        with job.observer.screen.training(job.name, loop.settings.num_steps):
+            progress = loop.run()
+        loop.accelerator.free_memory()
+        return _fit_result(progress)
+
+    def find_lr(self, job: FoldJob) -> LrCurve:
+        """The loss over a sweep of rates from the weights that training starts with."""
+        optimizer = self.experiment.optimizer
+        assert optimizer is not None
+        loop = self._build_loop(job)
+        return find_lr(
+            loop.model,
+            loop.plain_optimizer,
+            loop.first_epoch(),
+            base_lr=optimizer.lr,
+            max_grad_norm=self.loop_section.max_grad_norm,
+        )
+
+    def _build_loop(self, job: FoldJob) -> TrainingLoop:
         section = self.loop_section
         vocabulary = load_vocabulary(self.vocabulary_folder)
         accelerator = Accelerator(cpu=is_on_cpu(section.device), mixed_precision=section.mixed_precision)
         data = self._encode(self._balanced(job.train), vocabulary, has_labels=True)
         seed_everything(job.seed)
-        model = build_model(
-            self.experiment, vocab_size=vocabulary.size, num_classes=self._num_classes, task=self.competition.task
-        )
-        model.to(accelerator.device)
+        model = self._build_model(vocabulary).to(accelerator.device)
         settings = self._settings(len(data), job)
         if accelerator.is_main_process:
             self._check_disk(model, settings, job.folder)
         # Every process draws its own dropout, whatever the first one has drawn for the weights.
         seed_everything(job.seed + accelerator.process_index)
-        optimizer = build_optimizer(self.experiment, model)
-        collate = TextCollator(vocabulary.pad_id, section.pad_to_multiple_of)
         valid = self._limited(job.valid)
-        loop = TrainingLoop(
+        return TrainingLoop(
             accelerator=accelerator,
             model=model,
-            optimizer=optimizer,
+            optimizer=build_optimizer(self.experiment, model),
             schedule=build_schedule(self.experiment, num_steps=settings.num_steps),
             data=data,
-            collate=collate,
+            collate=TextCollator(vocabulary.pad_id, section.pad_to_multiple_of),
             evaluate=None if valid is None else lambda model: self._evaluate(model, valid, accelerator),
             save_model=_save,
             settings=settings,
             folder=job.folder,
             observer=job.observer,
         )
-        with job.observer.screen.training(job.name, settings.num_steps):
-            progress = loop.run()
-        accelerator.free_memory()
-        return _fit_result(progress)
+
+    def _build_model(self, vocabulary: Vocabulary) -> T5Model:
+        model = build_model(
+            self.experiment,
+            vocab_size=vocabulary.size,
+            num_classes=self._num_classes,
+            task=self.competition.task,
+            weights=own_weights(self.run),
+            kept_ids=rows_to_keep(self.vocabulary_folder),
+        )
+        assert isinstance(model, T5Model)
+        for stack in model.layer_stacks:
+            apply_plan(stack, parse_plan(self.loop_section.activation_checkpointing))
+        return model
 
     def _balanced(self, train: DataFrame) -> DataFrame:
         group, exponent = self.competition.metric_group, self.data_section.balance_exponent
@@ -195,7 +234,7 @@ class TextLearner:
         vocabulary = load_vocabulary(self.vocabulary_folder)
         data = self._encode(frame, vocabulary, has_labels=False)
         collate = TextCollator(vocabulary.pad_id, self.loop_section.pad_to_multiple_of)
-        batch_size = self.loop_section.eval_batch_size
+        batch_size, precision = self.loop_section.eval_batch_size, self.loop_section.eval_precision
         if self.is_seq2seq:
             sequences, scores = predict_sequences(
                 models,  # type: ignore[arg-type]
@@ -205,10 +244,12 @@ class TextLearner:
                 max_length=self.data_section.max_target_length,
                 num_beams=self.model_section.num_beams,
                 length_penalty=self.model_section.length_penalty,
+                precision=precision,
+                allowed_ids=self._allowed_ids(),
             )
             return frame_texts(frame, vocabulary.decode(sequences), scores)
-        outputs = [self._activate(predict_logits(model, data, collate, batch_size=batch_size)) for model in models]
-        mean = torch.stack(outputs).mean(0).numpy()
+        logits = [predict_logits(model, data, collate, batch_size=batch_size, precision=precision) for model in models]
+        mean = torch.stack([self._activate(each) for each in logits]).mean(0).numpy()
         return frame_probabilities(self.competition, frame, mean)
 
     def _activate(self, logits: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,16 +63,11 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
     folder = context.run.fold(name)
     if (folder / "result.json").exists():
         return
-    fold_train, fold_valid = _split(context, name, train, folds)
     tracker = context.tracker.child(name)
-    job = FoldJob(
-        name=name,
-        folder=folder,
-        train=fold_train,
-        valid=fold_valid,
-        seed=context.experiment.seed * 1000 + (0 if name == FULL_FIT else 1 + int(name.removeprefix("fold"))),
-        observer=RunObserver(tracker, context.screen, context.stop_wish),
-    )
+    observer = RunObserver(tracker, context.screen, context.stop_wish)
+    job = open_job(context.experiment, context.run, name, train, folds, observer)
+    if context.is_overfit:
+        job = replace(job, valid=job.train)
     folder.mkdir(parents=True, exist_ok=True)
     result = learner.fit(job)
     if context.is_main:
@@ -86,14 +81,26 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
     _wait()
 
 
-def _split(context: RunContext, name: str, train: DataFrame, folds: Folds) -> tuple[DataFrame, DataFrame | None]:
-    if name == FULL_FIT:
-        return _limited(context.experiment, train), None
-    train_rows, valid_rows = train_valid_rows(
-        folds, int(name.removeprefix("fold")), scheme=context.experiment.folds.name
+def open_job(
+    experiment: Experiment, run: RunDirectory, name: str, train: DataFrame, folds: Folds, observer: RunObserver
+) -> FoldJob:
+    """The training of one fold: its rows, its folder, its seed."""
+    fold_train, fold_valid = _split(experiment, name, train, folds)
+    return FoldJob(
+        name=name,
+        folder=run.fold(name),
+        train=fold_train,
+        valid=fold_valid,
+        seed=experiment.seed * 1000 + (0 if name == FULL_FIT else 1 + int(name.removeprefix("fold"))),
+        observer=observer,
     )
-    fold_train = _limited(context.experiment, train.iloc[train_rows])
-    return fold_train, fold_train if context.is_overfit else train.iloc[valid_rows]
+
+
+def _split(experiment: Experiment, name: str, train: DataFrame, folds: Folds) -> tuple[DataFrame, DataFrame | None]:
+    if name == FULL_FIT:
+        return _limited(experiment, train), None
+    train_rows, valid_rows = train_valid_rows(folds, int(name.removeprefix("fold")), scheme=experiment.folds.name)
+    return _limited(experiment, train.iloc[train_rows]), train.iloc[valid_rows]
 
 
 def _limited(experiment: Experiment, rows: DataFrame) -> DataFrame:

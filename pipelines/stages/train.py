@@ -24,6 +24,7 @@ from pipelines.engine.fold_file import obtain_folds, read_folds, write_folds
 from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
+from pipelines.engine.prompts import list_texts
 from pipelines.engine.run_directory import (
     RunDirectory,
     create_run_directory,
@@ -63,13 +64,18 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
             write_folds(run.folds, train_rows, folds)
             with atomic_file(run.config) as partial:
                 partial.write_text(resolve_yaml(experiment), encoding="utf-8")
-            create_learner(experiment, competition, run).prepare(train_rows, test_rows)
+            also = _texts_to_keep(workspace, experiment)
+            prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
             start_record(
                 run=run,
                 experiment=experiment.name,
                 competition=competition.name,
                 source=read_source_state(),
-                entries={"mode": mode, **describe_inputs(experiment, train_rows, folds, hash_data(data_dir))},
+                entries={
+                    "mode": mode,
+                    **describe_inputs(experiment, train_rows, folds, hash_data(data_dir)),
+                    **prepared,
+                },
             )
         return run
 
@@ -113,6 +119,16 @@ def _check_data(record: Mapping[str, object], digests: Mapping[str, str], run: R
                 f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
                 f"make experiment EXP={record['experiment']}"
             )
+
+
+def _texts_to_keep(workspace: Workspace, experiment: Experiment) -> list[str]:
+    """The texts of the competition that `data.trim_for` names."""
+    name = getattr(experiment.data, "trim_for", None)
+    if name is None:
+        return []
+    other = load_competition(name)
+    folder = workspace.data_dir(other.kaggle_slug)
+    return list_texts(other, other.load_train(folder), other.load_test(folder))
 
 
 def _join(experiment: Experiment) -> None:
@@ -159,6 +175,7 @@ def _carry_out(
         is_overfit=mode == "overfit",
     )
     screen.say(f"run {run.path}")
+    _say_vocabulary(run, screen)
     with context.stop_wish.listening(), _recorded(context):
         train_rows = competition.load_train(context.data_dir)
         metrics = train_run(context, train_rows, read_folds(run.folds, train_rows))
@@ -169,6 +186,12 @@ def _carry_out(
     if context.is_main:
         _close(workspace, context, metrics, mode)
     return run
+
+
+def _say_vocabulary(run: RunDirectory, screen: Screen) -> None:
+    made = run.read_record().get("vocabulary") or {}
+    if before := made.get("num_pieces_untrimmed"):
+        screen.say(f"vocabulary trimmed from {before:,} to {made['num_pieces']:,} pieces")
 
 
 def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory) -> Tracker:

@@ -75,7 +75,7 @@ def test_folds_decode_jointly_and_all_rows_can_be_trained_on(workspace):
     oof = pd.read_parquet(folds.oof)
     train = pd.read_csv(workspace.data_dir("place-names") / "train.csv", dtype=str, keep_default_na=False)
     assert oof["id"].tolist() == train["id"].tolist()
-    assert prediction.trained_checkpoints(folds)[1].parts[-3] == "fold1"
+    assert folds.trained_checkpoints()[1].parts[-3] == "fold1"
     assert full.read_metrics() == {}
     assert full.submission.exists()
 

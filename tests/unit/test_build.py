@@ -199,3 +199,49 @@ def test_the_baseline_receives_every_field_and_the_experiments_seed(load):
     found = (baseline.task, baseline.num_classes, baseline.estimator, baseline.max_features)
     assert found == ("multiclass", 4, "linear", 7)
     assert (baseline.char_ngrams, baseline.strength, baseline.seed) == (False, 2.0, 3)
+
+
+def test_layer_decay_and_the_heads_own_rate_reach_the_groups(load):
+    experiment = load(
+        "optimizer.layer_decay=0.5", "optimizer.head_lr=0.1", "optimizer.lr=0.04", "model.tie_embeddings=false"
+    )
+    model = build_model(experiment, vocab_size=30, num_classes=None, task="text_to_text")
+    optimizer = build_optimizer(experiment, model)
+    names = {id(param): name for name, param in model.named_parameters()}
+    rates = {names[id(param)]: group["lr"] for group in optimizer.param_groups for param in group["params"]}
+    assert len(rates) == len(names)
+    assert rates["lm_head.weight"] == 0.1
+    # One encoder block against two of the decoder: both stacks end at the same depth, and the embedding is lowest.
+    assert rates["encoder.block.0.layer.1.DenseReluDense.wo.weight"] == pytest.approx(0.02)
+    assert rates["decoder.block.1.layer.2.DenseReluDense.wo.weight"] == pytest.approx(0.02)
+    assert rates["decoder.block.0.layer.2.DenseReluDense.wo.weight"] == pytest.approx(0.01)
+    assert rates["shared.weight"] == pytest.approx(0.005)
+
+
+def test_a_tied_head_has_no_rate_of_its_own(load):
+    experiment = load("optimizer.head_lr=0.1")
+    model = build_model(experiment, vocab_size=30, num_classes=None, task="text_to_text")
+    with pytest.raises(ConfigError, match=r"optimizer.head_lr: 0.1, but the head of small is the embedding itself"):
+        build_optimizer(experiment, model)
+
+
+def test_a_trimmed_checkpoint_is_built_from_its_kept_rows_and_a_runs_own_weights_as_they_are(load, tmp_path):
+    source = load("model.tie_embeddings=false")
+    published = build_model(source, vocab_size=30, num_classes=None, task="text_to_text")
+    save_t5(published, tmp_path / "published")
+    text = SMALL.replace(
+        SMALL[SMALL.index("model:") : SMALL.index("optimizer:")],
+        f"model: {{name: t5_pretrained, checkpoint: {tmp_path / 'published'}, freeze_embeddings: true}}\n"
+        "data: {name: text, vocabulary: checkpoint, trim_vocabulary: true}\n",
+    )
+    experiment = load(text=text)
+    kept = (0, 1, 2, 7, 9, 21, 22, 29)
+    build = {"vocab_size": 8, "num_classes": None, "task": "text_to_text"}
+    model = build_model(experiment, **build, kept_ids=kept)
+    assert model.shared.weight.equal(published.shared.weight[list(kept)])
+    assert model.lm_head.weight.equal(published.lm_head.weight[list(kept)])
+    assert not model.shared.weight.requires_grad
+    assert model.lm_head.weight.requires_grad
+    save_t5(model, tmp_path / "own")
+    again = build_model(experiment, **build, kept_ids=kept, weights=tmp_path / "own")
+    assert again.shared.weight.equal(model.shared.weight)

@@ -11,6 +11,10 @@ FEED_FORWARDS = ("relu", "gated-gelu")
 ESTIMATORS = ("auto", "linear", "boosting")
 
 
+RUN_PREFIX = "run:"
+"""What a checkpoint begins with that is a run's, by the experiment or the run's id."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class T5FromScratch(Section):
     """A T5 v1.1 / mT5 of any size with random weights; its vocabulary is built from the corpus."""
@@ -43,6 +47,8 @@ class T5FromScratch(Section):
     """Beams when text is generated; 1 is greedy, and costs the least."""
     length_penalty: float = 1.0
     """Exponent on the length by which a beam's score is divided; above 0 favours longer text."""
+    target_pieces_only: bool = False
+    """Write only pieces that occur in the training labels: no stray scripts, and a head as small as the answers are."""
 
     def __post_init__(self) -> None:
         at_least(self, 1, "d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads")
@@ -57,7 +63,7 @@ class T5Pretrained(Section):
     name: ClassVar[str] = "t5_pretrained"
 
     checkpoint: str
-    """A name on the Hugging Face hub, a folder, or kaggle:owner/slug for an attached Kaggle dataset."""
+    """A hub name, a folder, kaggle:owner/slug for an attached Kaggle dataset, or run:EXPERIMENT to go on from a run."""
     head: str = "seq2seq"
     """seq2seq writes text; classifier reads the classes off the first decoder step."""
     dropout: float = 0.1
@@ -68,6 +74,13 @@ class T5Pretrained(Section):
     """Beams when text is generated; 1 is greedy, and costs the least."""
     length_penalty: float = 1.0
     """Exponent on the length by which a beam's score is divided; above 0 favours longer text."""
+    target_pieces_only: bool = False
+    """Write only pieces that occur in the training labels: no stray scripts, and a head as small as the answers are."""
+
+    @property
+    def starts_from_run(self) -> bool:
+        """Whether the weights and the vocabulary are those of another run."""
+        return self.checkpoint.startswith(RUN_PREFIX)
 
     def __post_init__(self) -> None:
         if not self.checkpoint.strip():
@@ -103,3 +116,5 @@ def _check_head(section: T5FromScratch | T5Pretrained) -> None:
     at_least(section, -10, "length_penalty")
     if section.head == "classifier" and section.num_beams > 1:
         raise ValueError(f"num_beams: {section.num_beams} with head classifier, which generates nothing; needs 1")
+    if section.head == "classifier" and section.target_pieces_only:
+        raise ValueError("target_pieces_only: true with head classifier, which generates nothing; needs false")

@@ -33,8 +33,17 @@ class Adafactor(Section):
     """The paper's own rate, min(1e-2, 1 / sqrt(step)), in place of lr."""
     warmup_init: bool = False
     """With relative_step: start from 1e-6 * step."""
+    min_dim_size_to_factor: int = 0
+    """Matrices with a side below this keep their whole second moment, as T5's position biases in mesh-tensorflow."""
+    stochastic_rounding: bool = False
+    """Round bfloat16 weights up or down by chance, so that small updates are not lost; on average exact."""
+    layer_decay: float | None = None
+    """Factor on the rate from each layer to the one below it, embeddings last; null gives all layers one rate."""
+    head_lr: float | None = None
+    """Peak rate of the head, where it is a matrix of its own; null gives it the body's."""
 
     def __post_init__(self) -> None:
+        at_least(self, 0, "min_dim_size_to_factor")
         above(self, 0, "lr", "eps1", "eps2", "clip_threshold")
         share(self, "beta1")
         at_least(self, 0, "weight_decay")
@@ -45,6 +54,12 @@ class Adafactor(Section):
         if self.relative_step == (self.lr is not None):
             cure = "set lr: null" if self.relative_step else "give a number, or relative_step: true"
             raise ValueError(f"lr: {shown(self.lr)} with relative_step: {shown(self.relative_step)}; {cure}")
+        _check_groups(self)
+        if self.relative_step and (self.layer_decay, self.head_lr) != (None, None):
+            raise ValueError(
+                f"relative_step: true with layer_decay: {shown(self.layer_decay)} and head_lr: {shown(self.head_lr)}, "
+                "which scale an lr of yours; needs false, or null for both"
+            )
         if self.warmup_init and not self.relative_step:
             raise ValueError("warmup_init: true changes relative_step's rate only; needs relative_step: true")
 
@@ -65,8 +80,19 @@ class AdamW(Section):
     """Added to the root of the second moment."""
     weight_decay: float = 0.01
     """Share of the weights, times the learning rate, that is taken off at each step."""
+    layer_decay: float | None = None
+    """Factor on the rate from each layer to the one below it, embeddings last; null gives all layers one rate."""
+    head_lr: float | None = None
+    """Peak rate of the head, where it is a matrix of its own; null gives it the body's."""
 
     def __post_init__(self) -> None:
         above(self, 0, "lr", "eps")
         share(self, "beta1", "beta2")
         at_least(self, 0, "weight_decay")
+        _check_groups(self)
+
+
+def _check_groups(section: Adafactor | AdamW) -> None:
+    above(section, 0, "layer_decay", "head_lr")
+    if section.layer_decay is not None and section.layer_decay > 1:
+        raise ValueError(f"layer_decay: {section.layer_decay} is out of range; needs at most 1, 0.8 is usual")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from components.training.activation_plans import parse_plan
 from pipelines.config.checks import above, at_least, one_of, share, shown
 from pipelines.config.sections.section import Section
 
@@ -30,8 +31,14 @@ class Loop(Section):
     """Norm to which the gradient of all weights together is scaled down; null leaves it."""
     mixed_precision: str = "no"
     """no, bf16, or fp16 with a loss scaler: T5 overflows in fp16, and Kaggle's T4 has no bf16."""
+    eval_precision: str = "no"
+    """no, bf16 or fp16: the type of matrix products in validation and prediction; fp16 is fast on Kaggle's T4."""
+    activation_checkpointing: str = "none"
+    """What layers keep for the backward pass: none, recompute, recompute/2, segments, rebuild, ... (docs/memory.md)."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
+    z_loss: float = 0.0
+    """Weight of the squared log-normaliser of text's softmax, which keeps logits small; 1e-4 in T5X and PaLM."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights that is scored and kept; null keeps none."""
     eval_every_steps: int | None = None
@@ -60,10 +67,19 @@ class Loop(Section):
         at_least(self, 1, "num_steps", "num_epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps")
         at_least(self, 1, "eval_every_steps", "early_stopping_patience", "num_best_checkpoints")
         at_least(self, 1, "checkpoint_every_steps", "log_every_steps", "pad_to_multiple_of")
-        at_least(self, 0, "bucket_batches", "num_threads")
+        at_least(self, 0, "bucket_batches", "num_threads", "z_loss")
         above(self, 0, "max_grad_norm", "ema_decay")
         share(self, "label_smoothing", "ema_decay")
+        _check_plan(self.activation_checkpointing)
         one_of(self, "mixed_precision", PRECISIONS)
+        one_of(self, "eval_precision", PRECISIONS)
         one_of(self, "device", DEVICES)
         if self.mixed_precision == "fp16" and self.device == "cpu":
             raise ValueError("mixed_precision: 'fp16' needs a GPU and device is cpu; use no or bf16")
+
+
+def _check_plan(text: str) -> None:
+    try:
+        parse_plan(text)
+    except ValueError as error:
+        raise ValueError(f"activation_checkpointing: {error}") from error

@@ -1,0 +1,76 @@
+"""Where a training starts when it goes on from another run: that run's weights and vocabulary, made this run's own.
+
+The weights are linked rather than copied where the disk allows it: a checkpoint is never written to once it stands.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from components.data.vocabulary import load_vocabulary
+from pipelines.competitions.embedded import file_digest
+from pipelines.config.sections.model import RUN_PREFIX
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
+from pipelines.errors import PodiumError
+
+WEIGHTS = "init"
+
+
+def own_weights(run: RunDirectory) -> Path | None:
+    """The weights that a run took over when it began, if it did."""
+    folder = run.path / WEIGHTS
+    return folder if folder.is_dir() else None
+
+
+def take_over(checkpoint: str, run: RunDirectory) -> dict[str, object]:
+    """Link the weights that `checkpoint` means into `run`, copy their vocabulary, and say what they are for run.json.
+
+    `checkpoint` is "run:" and an experiment (its newest finished run) or a run's id, with "/fold1" behind it for
+    another fold than the first. Raises PodiumError where there is no such run, fold or text model.
+    """
+    name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
+    record = _find(run.path.parents[1], name)
+    source = RunDirectory(record.folder)
+    checkpoints = {path.relative_to(source.path).parts[0]: path for path in source.trained_checkpoints()}
+    chosen = fold or next(iter(checkpoints))
+    if chosen not in checkpoints:
+        raise PodiumError(f"{checkpoint}: {source.path} has no finished {chosen}; it has {', '.join(checkpoints)}")
+    folder = checkpoints[chosen]
+    if not (folder / "config.json").is_file():
+        raise PodiumError(f"{checkpoint}: {folder} holds no text model; name a run of a T5")
+    vocabulary = source.path / "vocabulary"
+    shutil.copytree(vocabulary, run.path / "vocabulary", dirs_exist_ok=True)
+    load_vocabulary(run.path / "vocabulary")
+    shutil.copytree(folder, run.path / WEIGHTS, copy_function=_link_or_copy)
+    return {
+        "init_from": {
+            "experiment": record.experiment,
+            "run": record.run,
+            "checkpoint": folder.relative_to(source.path).as_posix(),
+            "sha256": file_digest(folder / "model.safetensors"),
+        }
+    }
+
+
+def _split_fold(name: str) -> tuple[str, str | None]:
+    """ "smoke/mt5_multinli/fold1" -> the experiment as its runs are named, and the fold if one is said."""
+    *parts, last = name.split("/")
+    if parts and re.fullmatch(r"fold\d+|full", last):
+        return "_".join(parts), last
+    return "_".join([*parts, last]), None
+
+
+def _find(runs: Path, name: str) -> RunRecord:
+    if any(record.run == name for record in list_runs(runs)):
+        return find_run(runs, name)
+    return newest_finished_run(runs, name)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
+    return target

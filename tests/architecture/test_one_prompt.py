@@ -1,0 +1,44 @@
+"""A row becomes text in one place, for training and prediction alike: a second prompt is the costliest bug there is."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def functions():
+    """(file, function) of every function of the packages."""
+    for path in sorted([*ROOT.glob("components/**/*.py"), *ROOT.glob("pipelines/**/*.py")]):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                yield path, node
+
+
+def callers(name):
+    """Who calls a function or method of this name, as "file:function", sorted."""
+    found = set()
+    for path, function in functions():
+        for node in ast.walk(function):
+            called = getattr(node, "func", None)
+            if name in (getattr(called, "attr", None), getattr(called, "id", None)):
+                found.add(f"{path.name}:{function.name}")
+    return sorted(found)
+
+
+def test_one_function_asks_the_competition_for_its_prompt():
+    assert callers("build_prompt") == ["prompts.py:build_prompts"]
+
+
+def test_training_and_prediction_encode_by_that_function():
+    assert callers("build_prompts") == ["prompts.py:list_texts", "text_learner.py:_encode"]
+    assert callers("_encode") == ["text_learner.py:_predict_with", "text_learner.py:fit"]
+    # The vocabularies' corpus is the same prompts.
+    assert callers("list_texts") == ["text_learner.py:prepare", "train.py:_texts_to_keep"]
+
+
+def test_no_competition_has_a_second_prompt():
+    for path in sorted((ROOT / "pipelines/competitions").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        builders = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "prompt" in node.name]
+        assert builders in ([], ["build_prompt"]), path.name
