@@ -5,6 +5,9 @@ import pytest
 from pipelines.cli import main
 
 
+SMALL = ["data.vocabulary=character", "training.num_threads=1", "model.d_model=32", "model.d_ff=64"]
+
+
 def podium(workspace, *arguments):
     main(["--root", str(workspace.root), *arguments])
 
@@ -14,9 +17,8 @@ def files_of(workspace):
 
 
 def test_a_sweep_prints_its_curve_and_leaves_only_a_picture(workspace, capsys):
-    small = ["data.vocabulary=character", "training.num_threads=1", "model.d_model=32", "model.d_ff=64"]
     before = files_of(workspace)
-    podium(workspace, "find-lr", "smoke/mt5_adafactor", *small)
+    podium(workspace, "find-lr", "smoke/mt5_adafactor", *SMALL)
     printed = capsys.readouterr().out
     assert "falls fastest at optimizer.lr=" in printed
     assert len([line for line in printed.splitlines() if "e-0" in line]) >= 10
@@ -35,7 +37,7 @@ def test_a_sweep_prints_its_curve_and_leaves_only_a_picture(workspace, capsys):
     ],
 )
 def test_what_has_no_rate_is_refused(workspace, capsys, arguments, message):
-    extra = ["schedule.name=constant", "schedule.num_warmup_steps=0"] if "makes" in message else []
+    extra = ["schedule.name=constant", "schedule.num_warmup_steps=0", SMALL[0]] if "makes" in message else []
     with pytest.raises(SystemExit):
         podium(workspace, "find-lr", *arguments, *extra)
     assert message in capsys.readouterr().err
