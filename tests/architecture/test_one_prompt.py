@@ -1,29 +1,28 @@
 """A row becomes text in one place, for training and prediction alike: a second prompt is the costliest bug there is."""
 
 import ast
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def functions():
-    """(file, function) of every function of the packages."""
+@cache
+def callers_by_name():
+    """Name of a function or method -> those who call it, as "file:function"."""
+    found = defaultdict(set)
     for path in sorted([*ROOT.glob("components/**/*.py"), *ROOT.glob("pipelines/**/*.py")]):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef):
-                yield path, node
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+                name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+                found[name].add(f"{path.name}:{function.name}")
+    return found
 
 
 def callers(name):
-    """Who calls a function or method of this name, as "file:function", sorted."""
-    found = set()
-    for path, function in functions():
-        for node in ast.walk(function):
-            called = getattr(node, "func", None)
-            if name in (getattr(called, "attr", None), getattr(called, "id", None)):
-                found.add(f"{path.name}:{function.name}")
-    return sorted(found)
+    return sorted(callers_by_name()[name])
 
 
 def test_one_function_asks_the_competition_for_its_prompt():

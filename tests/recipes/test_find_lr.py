@@ -4,7 +4,6 @@ import pytest
 
 from pipelines.cli import main
 
-
 SMALL = ["data.vocabulary=character", "training.num_threads=1", "model.d_model=32", "model.d_ff=64"]
 
 
