@@ -22,6 +22,7 @@ from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import RunObserver, Screen, StopWish
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import score_predictions
+from pipelines.engine.starting_point import own_weights
 
 FULL_FIT = "full"
 
@@ -176,7 +177,8 @@ def describe_inputs(
 def remove_resume_points(run: RunDirectory) -> int:
     """Drop what only a resume needs; returns the bytes freed."""
     freed = 0
-    for folder in run.path.glob("*/resume"):
+    weights = own_weights(run)
+    for folder in [*run.path.glob("*/resume"), *([weights] if weights else [])]:
         freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         shutil.rmtree(folder)
     return freed

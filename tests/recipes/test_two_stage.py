@@ -172,6 +172,12 @@ def test_two_stages_share_vocabulary_and_weights_and_end_in_a_submission(workspa
     podium(workspace, "predict", "mt5_watson_two_stage")
     assert second_run.submission.read_bytes() == before
 
+    # Where the second stage began is needed no longer.
+    assert (second_run.path / "init" / "model.safetensors").is_file()
+    podium(workspace, "runs", "prune")
+    assert not (second_run.path / "init").exists()
+    assert (run.path / record["init_from"]["checkpoint"] / "model.safetensors").is_file()
+
     # The same second stage, never interrupted, by the run's id and fold.
     podium(workspace, "train", "mt5_watson_two_stage", *stage, f"model.checkpoint=run:{run.path.name}/fold0")
     (again,) = {path.parent for path in workspace.runs.glob("mt5_watson_two_stage/*/run.json")} - {second_run.path}
