@@ -112,10 +112,7 @@ def build_optimizer(experiment: Experiment, model: nn.Module) -> Optimizer:
     assert section is not None
     head = [name for name in HEAD_MODULES if hasattr(model, name)]
     if section.head_lr is not None and not head:
-        raise ConfigError(
-            f"optimizer.head_lr: {section.head_lr}, but the head of {experiment.name} is the embedding itself; set "
-            "model.tie_embeddings to false, or head_lr to null"
-        )
+        raise ConfigError(f"optimizer.head_lr: {section.head_lr}, but the weights' head is the embedding; needs null")
     groups = build_param_groups(
         model,
         weight_decay=section.weight_decay,

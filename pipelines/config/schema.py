@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.training.activation_plans import parse_plan
 from pipelines.config.checks import at_least
 from pipelines.config.sections.data import Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
@@ -86,6 +87,7 @@ class Experiment:
         _check_data(self)
         _check_trimming(self)
         _check_head(self)
+        _check_layers(self)
         _check_steps(self)
 
     @property
@@ -134,6 +136,23 @@ def _check_head(experiment: Experiment) -> None:
     for name in ("label_smoothing", "z_loss"):
         if value := getattr(training, name):
             raise ValueError(f"training.{name}: {value} with model.head classifier, which has none; needs 0")
+
+
+def _check_layers(experiment: Experiment) -> None:
+    """What is asked of layers and head must be there; of published weights that is known when they are loaded."""
+    model, training, optimizer = experiment.model, experiment.training, experiment.optimizer
+    if not isinstance(model, T5FromScratch) or training is None or optimizer is None:
+        return
+    if optimizer.head_lr is not None and model.head == "seq2seq" and model.tie_embeddings:
+        raise ValueError(
+            f"optimizer.head_lr: {optimizer.head_lr} with model.tie_embeddings: true, whose head is the embedding; "
+            "needs null, or model.tie_embeddings: false"
+        )
+    for depth in (model.num_layers, model.num_decoder_layers):
+        try:
+            parse_plan(training.activation_checkpointing).pieces(depth)
+        except ValueError as error:
+            raise ValueError(f"training.activation_checkpointing: {error}") from error
 
 
 def _check_steps(experiment: Experiment) -> None:

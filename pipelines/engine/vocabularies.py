@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.data.vocabulary import build_vocabulary, load_vocabulary
+from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from components.data.vocabulary_trimming import KEPT_IDS_FILE, read_kept_ids, trim_vocabulary
 from components.models.pretrained import resolve_checkpoint
 from pipelines.competitions.embedded import find_package
@@ -37,13 +37,20 @@ def obtain_vocabulary(
         assert data.vocabulary_file is not None
         source = find_file(data.vocabulary_file)
     if not data.trim_vocabulary:
-        vocabulary = load_vocabulary(source)
+        vocabulary = _load_whole(source)
         vocabulary.save(folder)
         return {"vocabulary": {"num_pieces": vocabulary.size}}
     # Weights that start anew have no byte rows worth keeping: a new character gets a row of its own.
     is_new = isinstance(model, T5FromScratch)
     report = trim_vocabulary(source, [*texts, *also], folder, add_characters=is_new).report
     return {"vocabulary": {"num_pieces": report.num_pieces_after, "num_pieces_untrimmed": report.num_pieces_before}}
+
+
+def _load_whole(source: Path) -> Vocabulary:
+    try:
+        return load_vocabulary(source)
+    except ValueError as error:
+        raise ConfigError(f"data.vocabulary: {error}; trim_vocabulary: true writes T5's layout from others") from error
 
 
 def rows_to_keep(folder: Path) -> tuple[int, ...] | None:

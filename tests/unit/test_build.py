@@ -219,10 +219,10 @@ def test_layer_decay_and_the_heads_own_rate_reach_the_groups(load):
 
 
 def test_a_tied_head_has_no_rate_of_its_own(load):
-    experiment = load("optimizer.head_lr=0.1")
-    model = build_model(experiment, vocab_size=30, num_classes=None, task="text_to_text")
-    with pytest.raises(ConfigError, match=r"optimizer.head_lr: 0.1, but the head of small is the embedding itself"):
-        build_optimizer(experiment, model)
+    tied = build_model(load(), vocab_size=30, num_classes=None, task="text_to_text")
+    experiment = load("optimizer.head_lr=0.1", "model.tie_embeddings=false")
+    with pytest.raises(ConfigError, match=r"optimizer.head_lr: 0.1, but the weights' head is the embedding"):
+        build_optimizer(experiment, tied)
 
 
 def test_a_trimmed_checkpoint_is_built_from_its_kept_rows_and_a_runs_own_weights_as_they_are(load, tmp_path):

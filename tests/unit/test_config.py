@@ -296,6 +296,14 @@ def test_a_classifier_has_no_terms_over_a_vocabulary(tmp_path, name):
             "optimizer.relative_step: true with layer_decay: 0.8 and head_lr: null",
         ),
         (["training.activation_checkpointing=recomput"], "training.activation_checkpointing: activation plan 'reco"),
+        (
+            ["training.activation_checkpointing=recompute*7"],
+            "training.activation_checkpointing: activation plan recompute*7: names 7 layers, but the stack has 2",
+        ),
+        (
+            ["optimizer.head_lr=0.1"],
+            "optimizer.head_lr: 0.1 with model.tie_embeddings: true, whose head is the embedding; needs null, or",
+        ),
         (["training.eval_precision=fp8"], "training.eval_precision: 'fp8'"),
         (["data.vocabulary=file"], "data.vocabulary: file without vocabulary_file; needs its path there"),
         (["data.vocabulary_file=x"], "data.vocabulary_file: 'x' with vocabulary: unigram; needs null, or"),
