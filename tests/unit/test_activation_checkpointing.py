@@ -7,18 +7,16 @@ from contextlib import nullcontext
 import pytest
 import timm
 import torch
+from activation_stacks import Counting, Residual, build_bert, build_stack
 from torch import nn
 from torch.distributed import HashStore
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import CheckpointPolicy
 from transformers import BertConfig, BertModel
 
 from components.models.t5 import T5Architecture, create_t5
-from components.training import activation_treatments
 from components.training.activation_checkpointing import apply_plan
-from components.training.activation_memory import measure_memory, peak_bytes, saved_bytes
-from components.training.activation_plans import LayerPlan, Piece, SegmentPlan, Treatment, UniformPlan, parse_plan
-from components.training.activation_rebuilding import build_bits
+from components.training.activation_memory import saved_bytes
+from components.training.activation_plans import SegmentPlan, Treatment, UniformPlan, parse_plan
 
 RECOMPUTING = ["recompute", "recompute/2", "segments", "segments/3", "segments@0,1", "recompute_offload"]
 SELECTIVE = ["save_matmuls", "save_attention", "rebuild", "rebuild_wide", "rebuild_linear", "offload"]
@@ -28,18 +26,7 @@ PLANS = [*RECOMPUTING, *SELECTIVE, *MIXED]
 
 @pytest.fixture(scope="module")
 def bert():
-    """An encoder of 4 layers whose attention runs in one kernel, and a function from it to a loss."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 2}
-    config = BertConfig(vocab_size=100, **sizes, attention_probs_dropout_prob=0.0, attn_implementation="sdpa")
-    model = BertModel(config, add_pooling_layer=False).train()
-    input_ids, probe = torch.randint(1, 100, (4, 40)), torch.randn(64)
-    mask = torch.arange(40) < torch.tensor([40, 30, 20, 10])[:, None]
-
-    def loss(model):
-        return (model(input_ids=input_ids, attention_mask=mask).last_hidden_state @ probe).square().mean()
-
-    return model, [model.encoder.layer], loss
+    return build_bert()
 
 
 @pytest.fixture(scope="module")
@@ -192,43 +179,6 @@ def test_under_ddp(find_unused_parameters, t5, process_group):
         assert_equal({name.replace("module.", ""): value for name, value in actual.items()}, expected)
 
 
-class Residual(nn.Module):
-    """A layer with dropout that normalises over the batch."""
-
-    def __init__(self, width=64):
-        super().__init__()
-        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.norm, self.dropout = nn.BatchNorm1d(width), nn.Dropout(0.2)
-
-    def forward(self, hidden, scale=1.0):
-        return hidden + scale * self.dropout(self.narrow(nn.functional.gelu(self.wide(self.norm(hidden)))))
-
-
-class Counting(Residual):
-    num_calls = 0
-
-    def forward(self, hidden, scale=1.0):
-        self.num_calls += 1
-        return super().forward(hidden, scale)
-
-
-class Stack(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layers = nn.ModuleList(layer() for _ in range(4))
-        self.scales = [1.0] * 4
-
-    def forward(self, hidden):
-        for layer, scale in zip(self.layers, self.scales, strict=True):
-            hidden = layer(hidden, scale)
-        return hidden
-
-
-def build_stack(layer=Counting):
-    torch.manual_seed(0)
-    return Stack(layer).train(), lambda model: model(torch.linspace(-1, 1, 96 * 64).view(96, 64)).square().sum()
-
-
 def compiled_step(plan):
     model, loss = build_stack(Residual)
     with apply_plan(model.layers, parse_plan(plan)):
@@ -365,168 +315,3 @@ def test_a_segment_whose_first_layer_is_dropped():
         model.layers[3](model.layers[1](hidden)).sum().backward()
     assert [layer.num_calls for layer in model.layers] == [2, 4, 2, 4]
     assert hidden.grad is not None
-
-
-# -- memory ----------------------------------------------------------------------------------------------------------
-
-ROWS, WIDTH = 256, 64
-MAP = ROWS * WIDTH * 4  # bytes
-
-
-def test_saved_bytes_are_those_of_a_layer_counted_by_hand():
-    layer = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
-    x = torch.randn(ROWS, WIDTH)
-    layer(x)
-    kept = {}
-    for plan in ("none", "rebuild", "rebuild_wide", "recompute"):
-        with apply_plan([layer], parse_plan(plan)):
-            kept[plan] = saved_bytes(lambda: layer(x))
-    # The argument and the value of the activation, and the result; recompute also keeps the generator's state
-    assert (kept["none"], kept["rebuild"], kept["rebuild_wide"]) == (9 * MAP, 5 * MAP, MAP)
-    assert MAP < kept["recompute"] <= MAP + 8192
-
-
-def test_peak_bytes_are_those_of_a_chain_counted_by_hand():
-    x = torch.randn(ROWS, WIDTH)
-
-    def chain():
-        y = x.neg()
-        y = y.neg()  # two maps are alive while the second is made
-        return y.neg().sum()
-
-    assert peak_bytes(chain) - 2 * MAP in range(64)
-    use = measure_memory(lambda: x.neg())
-    assert (use.peak, use.left) == (MAP, MAP)
-
-
-def test_what_plans_keep_of_an_encoder(bert):
-    model, (stack,), _ = bert
-    ids = torch.arange(1, 97).repeat(16, 1)
-
-    def kept(plan):
-        with apply_plan(stack, parse_plan(plan)):
-            forward = lambda: model(input_ids=ids).last_hidden_state  # noqa: E731
-            return saved_bytes(forward)
-
-    map_bytes = 16 * 96 * 64 * 4
-    inputs = kept("recompute")
-    # In maps of a layer's input, beyond that input. A norm's two statistics and the attention's normaliser are 3 / 32.
-    # Query, key, value, context, two arguments of norms, two masks, one norm's result, twice 4 of the feed-forward
-    small = 3 / 32
-    per_layer = {"none": 17 + small, "offload": 17 + small}
-    # Masks as bits (1 / 32 each); a norm's result is kept by the one who made it, and rebuilt; 1 / 4: the first input
-    per_layer["rebuild"] = 9 + small + 1 / 16 + 1 / 4
-    per_layer["rebuild_wide"] = per_layer["rebuild"] - 4
-    per_layer["rebuild_linear"] = per_layer["rebuild"] - 7
-    # Results of six products, of which one is 4 wide, context and normaliser
-    per_layer["save_matmuls"] = 9 + 1 + 1 / 32
-    per_layer["save_attention"] = 1 + 1 / 32
-    per_layer["segments/2"] = -1 / 2
-    for plan, maps in per_layer.items():
-        assert (kept(plan) - inputs) / 4 / map_bytes == pytest.approx(maps, abs=0.02), plan
-
-
-@pytest.mark.parametrize("plan", ["segments", *Treatment])
-def test_nothing_is_left_behind(plan, bert):
-    model, (stack,), loss = bert
-    with apply_plan(stack, parse_plan(plan)):
-        loss(model).backward()
-        # No garbage is collected while measuring: what is in a cycle would be left
-        assert measure_memory(lambda: loss(model).backward()).left == 0
-        assert measure_memory(lambda: loss(model) and None).left == 0  # as after an error before the backward pass
-
-
-@pytest.mark.parametrize("shape", [(4096,), (3, 1001), (7, 5, 99)])
-def test_masks_become_bits_and_return(shape):
-    torch.manual_seed(0)
-    mask = torch.rand(shape) < 0.9
-    for tensor in (mask, mask / 0.9, mask.double() * 3, mask.bfloat16()):
-        packed = build_bits(tensor)
-        assert packed.bits.numel() == -(-mask.numel() // 8)
-        restored = packed.unpack()
-        assert restored.dtype == tensor.dtype
-        assert torch.equal(restored, tensor)
-    nearly = mask.float()
-    nearly.view(-1)[-1] = 0.5
-    assert build_bits(nearly) is None
-    assert build_bits(-mask.float()) is None
-
-
-@pytest.mark.parametrize("plan", ["rebuild", "offload"])
-@pytest.mark.parametrize("part", [0, 1])
-def test_what_was_changed_in_place_is_refused_as_by_autograd(part, plan):
-    layer = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH))
-    with apply_plan([layer], parse_plan(plan)):
-        result = layer(torch.randn(ROWS, WIDTH, requires_grad=True))
-        with torch.no_grad():
-            layer[part].weight.mul_(2)
-        with pytest.raises(RuntimeError, match="changed in place after the forward pass"):
-            result.sum().backward()
-
-
-def test_attention_that_draws_a_mask_is_not_saved():
-    """Its result taken from the store would leave the generator where it was, and change every later mask."""
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention.default
-    tensors = [torch.empty(1, 1, 2, 8)] * 3
-    for policy in (activation_treatments._save_attention, activation_treatments._save_matmuls):
-        assert policy(None, kernel, *tensors) is CheckpointPolicy.MUST_SAVE
-        assert policy(None, kernel, *tensors, 0.1) is CheckpointPolicy.PREFER_RECOMPUTE
-        assert policy(None, kernel, *tensors, dropout_p=0.1) is CheckpointPolicy.PREFER_RECOMPUTE
-
-
-# -- plans as data ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "plan"),
-    [
-        ("none", UniformPlan()),
-        ("recompute", UniformPlan(Treatment.RECOMPUTE)),
-        ("rebuild/3", UniformPlan(Treatment.REBUILD, 3)),
-        ("segments", SegmentPlan()),
-        ("segments/4", SegmentPlan(4)),
-        ("segments@0,3,4", SegmentPlan(starts=(0, 3, 4))),
-        ("recompute*2 keep*1", LayerPlan((Treatment.RECOMPUTE, Treatment.RECOMPUTE, Treatment.KEEP))),
-    ],
-)
-def test_plans_are_written_and_read(text, plan):
-    assert parse_plan(text) == plan
-    assert str(plan) == text
-
-
-def test_pieces():
-    recompute, keep = Treatment.RECOMPUTE, Treatment.KEEP
-    assert UniformPlan(recompute, 2).pieces(3) == (Piece(0, 1, recompute), Piece(1, 2, keep), Piece(2, 3, recompute))
-    assert [(piece.start, piece.stop) for piece in SegmentPlan().pieces(12)] == [(0, 4), (4, 8), (8, 12)]
-    assert [(piece.start, piece.stop) for piece in SegmentPlan(5).pieces(12)] == [(0, 5), (5, 10), (10, 12)]
-    assert [(piece.start, piece.stop) for piece in SegmentPlan(starts=(0, 1)).pieces(12)] == [(0, 1), (1, 12)]
-    assert parse_plan("keep recompute*2").pieces(3)[2] == Piece(2, 3, recompute)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "the text is empty"),
-        ("recomput", "no treatment is called 'recomput'; there are keep, rebuild"),
-        ("recompute/0", "every must be at least 1, not 0"),
-        ("recompute/two", "'two' is no whole number"),
-        ("segments/0", "length must be at least 1"),
-        ("segments@4,8", r"starts must begin with 0 and grow, not \[4, 8\]"),
-        ("segments@0,8,8", "starts must begin with 0 and grow"),
-        ("recompute*x keep", "'x' is no whole number"),
-    ],
-)
-def test_texts_that_are_no_plan(text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_plan(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("keep*2 recompute", "names 3 layers, but the stack has 4"), ("segments@0,4", "there is no layer 4, only 0 to 3")],
-)
-def test_plans_that_do_not_fit_the_stack(text, message):
-    model, _ = build_stack()
-    with pytest.raises(ValueError, match=message):
-        apply_plan(model.layers, parse_plan(text))
-    assert all("forward" not in vars(layer) for layer in model.layers)

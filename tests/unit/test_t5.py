@@ -12,15 +12,8 @@ from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm as ReferenceNorm
 
 from components.models import t5_layers, t5_ops
-from components.models.t5 import (
-    T5Architecture,
-    T5Classifier,
-    create_t5,
-    load_t5,
-    save_t5,
-)
+from components.models.t5 import T5Architecture, T5Classifier, create_t5, load_t5, save_t5
 from components.optim.param_groups import freeze_embeddings
-from components.training.activation_memory import peak_bytes, saved_bytes
 
 VOCABULARY = 40
 SIZES = {"vocab_size": VOCABULARY, "d_model": 24, "d_kv": 6, "d_ff": 32, "num_layers": 2, "num_heads": 3}
@@ -153,46 +146,6 @@ def test_logits_are_there_for_whoever_asks():
     torch.testing.assert_close(
         functional.cross_entropy(asked.logits.flatten(0, 1), batch["labels"].flatten()), asked.loss, rtol=1e-6, atol=0
     )
-
-
-def test_a_batch_without_labels_costs_nothing():
-    """torch's mean over no label is NaN, and so is NaN times the weight of 0 that such a batch has in its step."""
-    model, batch = create_t5(ARCHITECTURE, head="seq2seq"), build_batch(padded=False)
-    batch["labels"].fill_(-100)
-    loss = model(**batch).loss
-    loss.backward()
-    assert loss.item() == 0.0
-    assert all(parameter.grad.abs().sum() == 0.0 for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_what_is_kept_for_backward_does_not_grow_with_the_vocabulary(tied):
-    """Whatever keeps it, the head's gradient apart, which is made in the forward pass and as large as its weight."""
-    kept = []
-    for pieces in (1000, 10_000):
-        architecture = replace(ARCHITECTURE, vocab_size=pieces, tie_embeddings=tied)
-        model, batch = create_t5(architecture, head="seq2seq"), build_batch(padded=False)
-        model(**batch)
-        kept.append(saved_bytes(lambda model=model, batch=batch: model(**batch).loss) - pieces * SIZES["d_model"] * 4)
-    assert kept[0] == kept[1]
-
-
-def test_a_tied_vocabulary_has_one_gradient():
-    """transformers makes one for the lookup and one for the head, each as large as the vocabulary, and adds them up."""
-    peaks = {}
-    for pieces in (20_000, 40_000):
-        architecture = replace(ARCHITECTURE, vocab_size=pieces, tie_embeddings=True)
-        model, batch = create_t5(architecture, head="seq2seq"), build_batch(padded=False)
-        model(**batch).loss.backward()
-
-        def step(model=model, batch=batch):
-            model.zero_grad(set_to_none=True)
-            model(**batch).loss.backward()
-
-        model.zero_grad(set_to_none=True)
-        peaks[pieces] = peak_bytes(step)
-    gradient, logits = SIZES["d_model"] * 4, 36 * 4  # bytes per piece; so small a batch is one chunk
-    assert peaks[40_000] - peaks[20_000] <= 20_000 * (gradient + logits)
 
 
 def test_label_smoothing_is_torchs(tmp_path):
