@@ -73,4 +73,5 @@ def _print(curve: LrCurve, figure: Path, console: Console) -> None:
             f"falls fastest at optimizer.lr={curve.steepest_lr:.1e}, is least at {curve.best_lr:.1e}; a warm-up from "
             f"random weights bears several times more\n{figure}",
             highlight=False,
+            soft_wrap=True,
         )
