@@ -235,8 +235,7 @@ def load_xcit(
     `checkpoint`: a file (.safetensors, .pth), a folder, a Kaggle input, a hub name, or timm's short name
     ("xcit_small_12_p16_224.fb_dist_in1k"). The architecture is what `name`, else config.json, else the tensors say.
     The head is kept unless `num_classes` asks for another size; then it is drawn anew, and `has_fresh_head` says so.
-    Raises ValueError that names
-    the file and the tensors that are missing, unexpected or of another shape.
+    Raises ValueError that names the file and the tensors that are missing, unexpected or of another shape.
     """
     found = read_checkpoint(checkpoint, name=name, local_files_only=local_files_only)
     has_new_head = num_classes not in (None, found.architecture.num_classes)
