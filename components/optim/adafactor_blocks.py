@@ -47,8 +47,8 @@ class _Layout(Protocol):
         ...
 
 
-class _Matrices:
-    """B matrices (B, N, M), each cut into blocks of rows."""
+class _Batch:
+    """The tensors of an update as B matrices (B, N, M)."""
 
     def __init__(self, update: Update, scratch: _Scratch) -> None:
         assert update.shape is not None
@@ -59,8 +59,16 @@ class _Matrices:
         self._momentum = None if momentum is None else _as_batch(momentum, view)
         self._rows = update.state["exp_avg_sq_row"].view(view[:2])  # (B, N)
         self._columns = update.state["exp_avg_sq_col"].view(-1, view[2])  # (B, M)
-        step = max(1, _BLOCK // view[2])
-        self._parts = [slice(start, start + step) for start in range(0, view[1], step)]
+
+
+class _Matrices(_Batch):
+    """B matrices (B, N, M), each cut into blocks of rows."""
+
+    def __init__(self, update: Update, scratch: _Scratch) -> None:
+        super().__init__(update, scratch)
+        num_rows, width = self._grad.shape[1:]
+        step = max(1, _BLOCK // width)
+        self._parts = [slice(start, start + step) for start in range(0, num_rows, step)]
 
     def read(self) -> float:
         return sum(self._read_matrix(b) for b in range(len(self._grad)))
@@ -96,19 +104,12 @@ class _Matrices:
         return self._scratch.load(self._grad[b, part], self._update.dtype, "grad")
 
 
-class _WholeMatrices:
+class _WholeMatrices(_Batch):
     """Many small matrices (B, N, M), cut between them, so that row and column averages of a block are final at once."""
 
     def __init__(self, update: Update, scratch: _Scratch) -> None:
-        assert update.shape is not None
-        view = (-1, *update.shape[-2:])  # (B, N, M)
-        self._update, self._scratch = update, scratch
-        self._param, self._grad = _as_batch(update.param, view), _as_batch(update.grad, view)
-        momentum = update.state.get("exp_avg")
-        self._momentum = None if momentum is None else _as_batch(momentum, view)
-        self._rows = update.state["exp_avg_sq_row"].view(view[:2])  # (B, N)
-        self._columns = update.state["exp_avg_sq_col"].view(-1, view[2])  # (B, M)
-        step = max(1, _BLOCK // (view[1] * view[2]))
+        super().__init__(update, scratch)
+        step = max(1, _BLOCK // self._grad[0].numel())
         self._parts = [slice(start, start + step) for start in range(0, len(self._grad), step)]
 
     def read(self) -> float:
