@@ -179,7 +179,9 @@ def remove_resume_points(run: RunDirectory) -> int:
     freed = 0
     weights = own_weights(run)
     for folder in [*run.path.glob("*/resume"), *([weights] if weights else [])]:
-        freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        files = (file.stat() for file in folder.rglob("*") if file.is_file())
+        # What the run it began from holds as well is not freed.
+        freed += sum(file.st_size for file in files if file.st_nlink == 1)
         shutil.rmtree(folder)
     return freed
 

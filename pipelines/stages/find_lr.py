@@ -14,6 +14,7 @@ from pipelines.config.workspace import Workspace
 from pipelines.engine.figures import draw_lr_curve
 from pipelines.engine.fold_file import obtain_folds
 from pipelines.engine.observer import RunObserver, Screen, StopWish
+from pipelines.engine.prompts import list_companion_texts
 from pipelines.engine.run_directory import create_run_directory
 from pipelines.engine.training_run import fold_names, open_job
 from pipelines.errors import PodiumError
@@ -39,7 +40,8 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
     run = create_run_directory(workspace.runs, experiment.name)
     try:
         learner = TextLearner(experiment, competition, run)
-        learner.prepare(train, competition.load_test(data_dir))
+        also = list_companion_texts(workspace, experiment)
+        learner.prepare(train, competition.load_test(data_dir), also=also)
         observer = RunObserver(NullTracker(), Screen(), StopWish())
         fold = fold_names(experiment, folds)[0]
         job = open_job(experiment, run, fold, train, folds, observer)

@@ -24,7 +24,7 @@ from pipelines.engine.fold_file import obtain_folds, read_folds, write_folds
 from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
-from pipelines.engine.prompts import list_texts
+from pipelines.engine.prompts import list_companion_texts
 from pipelines.engine.run_directory import (
     RunDirectory,
     create_run_directory,
@@ -64,7 +64,7 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
             write_folds(run.folds, train_rows, folds)
             with atomic_file(run.config) as partial:
                 partial.write_text(resolve_yaml(experiment), encoding="utf-8")
-            also = _texts_to_keep(workspace, experiment)
+            also = list_companion_texts(workspace, experiment)
             prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
             start_record(
                 run=run,
@@ -119,16 +119,6 @@ def _check_data(record: Mapping[str, object], digests: Mapping[str, str], run: R
                 f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
                 f"make experiment EXP={record['experiment']}"
             )
-
-
-def _texts_to_keep(workspace: Workspace, experiment: Experiment) -> list[str]:
-    """The texts of the competition that `data.trim_for` names."""
-    name = getattr(experiment.data, "trim_for", None)
-    if name is None:
-        return []
-    other = load_competition(name)
-    folder = workspace.data_dir(other.kaggle_slug)
-    return list_texts(other, other.load_train(folder), other.load_test(folder))
 
 
 def _join(experiment: Experiment) -> None:

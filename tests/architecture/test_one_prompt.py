@@ -33,7 +33,7 @@ def test_training_and_prediction_encode_by_that_function():
     assert callers("build_prompts") == ["prompts.py:list_texts", "text_learner.py:_encode"]
     assert callers("_encode") == ["text_learner.py:_build_loop", "text_learner.py:_predict_with"]
     # The vocabularies' corpus is the same prompts.
-    assert callers("list_texts") == ["text_learner.py:prepare", "train.py:_texts_to_keep"]
+    assert callers("list_texts") == ["prompts.py:list_companion_texts", "text_learner.py:prepare"]
 
 
 def test_no_competition_has_a_second_prompt():
