@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from small_experiment import BASE
 
 from pipelines.competitions.competition import load_competition
 from pipelines.config.describe import annotate, describe_schema, field_sentences
@@ -18,15 +19,6 @@ from pipelines.config.values import checked_value, field_types, unpack
 from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError
 
-BASE = """\
-name: base
-competition: letters
-model: {name: t5_from_scratch, d_model: 32}
-data: {name: text, max_source_length: 16}
-optimizer: {name: adafactor, lr: 3e-2, scale_parameter: true}
-schedule: {name: cosine, num_warmup_steps: 10}
-training: {num_steps: 100}
-"""
 BASELINE = "name: linear\ncompetition: letters\nmodel: {name: linear_baseline}\ndata: {name: table}\n"
 
 

@@ -1,20 +1,11 @@
 """Fields that do not go together: refused before a run begins, with the key, its value and what would work."""
 
 import pytest
+from small_experiment import BASE
 
 from pipelines.config.load import load_experiment
 from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError
-
-BASE = """\
-name: base
-competition: letters
-model: {name: t5_from_scratch, d_model: 32}
-data: {name: text, max_source_length: 16}
-optimizer: {name: adafactor, lr: 3e-2, scale_parameter: true}
-schedule: {name: cosine, num_warmup_steps: 10}
-training: {num_steps: 100}
-"""
 
 
 def refusal(root, name, *overrides):
