@@ -13,6 +13,7 @@ from pipelines.config.load import load_experiment
 from pipelines.config.workspace import Workspace
 from pipelines.engine.figures import draw_lr_curve
 from pipelines.engine.fold_file import obtain_folds
+from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import RunObserver, Screen, StopWish
 from pipelines.engine.prompts import list_companion_texts
 from pipelines.engine.run_directory import create_run_directory
@@ -28,7 +29,7 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
 
     Raises PodiumError for an experiment that has no rate to sweep.
     """
-    from pipelines.engine.text_learner import TextLearner
+    from pipelines.engine.neural_learner import NeuralLearner
 
     experiment = load_experiment(workspace, name, overrides)
     if experiment.optimizer is None:
@@ -39,13 +40,14 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
     folds = obtain_folds(experiment, competition, train, data_dir)
     run = create_run_directory(workspace.runs, experiment.name)
     try:
-        learner = TextLearner(experiment, competition, run)
+        learner = create_learner(experiment, competition, run)
         also = list_companion_texts(workspace, experiment)
         learner.prepare(train, competition.load_test(data_dir), also=also)
         observer = RunObserver(NullTracker(), Screen(), StopWish())
         fold = fold_names(experiment, folds)[0]
         job = open_job(experiment, run, fold, train, folds, observer)
         job.folder.mkdir()
+        assert isinstance(learner, NeuralLearner)
         curve = learner.find_lr(job)
     except ValueError as error:
         raise PodiumError(f"{name}: {error}") from error

@@ -31,7 +31,11 @@ def test_one_function_asks_the_competition_for_its_prompt():
 
 def test_training_and_prediction_encode_by_that_function():
     assert callers("build_prompts") == ["prompts.py:list_texts", "text_learner.py:_encode"]
-    assert callers("_encode") == ["text_learner.py:_build_loop", "text_learner.py:_predict_with"]
+    assert callers("_encode") == [
+        "neural_learner.py:_build_loop",
+        "neural_learner.py:_predict_with",
+        "text_learner.py:_predict_with",
+    ]
     # The vocabularies' corpus is the same prompts.
     assert callers("list_texts") == ["prompts.py:list_companion_texts", "text_learner.py:prepare"]
 

@@ -1,0 +1,221 @@
+"""What every model trained step by step shares in a competition: the loop, its settings, validation and prediction.
+
+A family of models fills in how rows become examples and how its weights come and go: see `TextLearner`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from pandas import DataFrame, concat
+from torch import Tensor, nn
+
+from components.data.batching import count_steps
+from components.training.activation_checkpointing import apply_plan
+from components.training.activation_plans import parse_plan
+from components.training.checkpoint import forecast_bytes
+from components.training.inference import Batch, predict_logits
+from components.training.loop import LoopSettings, TrainingData, TrainingLoop
+from components.training.lr_finder import LrCurve, find_lr
+from components.training.resume import Progress
+from components.training.seeding import seed_everything
+from pipelines.build import build_optimizer, build_schedule
+from pipelines.competitions.competition import Competition
+from pipelines.config.schema import Experiment
+from pipelines.engine.learner import FitResult, FoldJob
+from pipelines.engine.processes import is_on_cpu
+from pipelines.engine.run_directory import RunDirectory, check_disk
+from pipelines.engine.scoring import count_classes, frame_probabilities, is_greater_better, score_predictions
+from pipelines.errors import ConfigError
+
+
+class NeuralLearner(ABC):
+    """Trains on accelerate and predicts; what the abstract methods return is the family's."""
+
+    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+        self.experiment, self.competition, self.run = experiment, competition, run
+        self.loop_section = experiment.loop
+        if self.loop_section.num_threads:
+            torch.set_num_threads(self.loop_section.num_threads)
+
+    # -- what a family of models fills in ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+        """As `Learner.prepare`."""
+
+    @abstractmethod
+    def _encode(self, frame: DataFrame, *, has_labels: bool) -> TrainingData:
+        """The rows as unpadded examples, for training (`has_labels`) and prediction alike."""
+
+    @abstractmethod
+    def _collator(self) -> Callable[[list[Any]], Batch]:
+        """Pads examples into a batch."""
+
+    @abstractmethod
+    def _create_model(self) -> nn.Module:
+        """The model as training begins with it, on the CPU."""
+
+    @abstractmethod
+    def _load_model(self, folder: Path) -> nn.Module:
+        """The model of a checkpoint that `_save_model` wrote."""
+
+    @abstractmethod
+    def _save_model(self, model: nn.Module, folder: Path) -> None:
+        """Write all that `_load_model` needs."""
+
+    def _training_rows(self, train: DataFrame) -> DataFrame:
+        """The rows of an epoch, where they are not the fold's as they stand."""
+        return train
+
+    @property
+    def _num_classes(self) -> int | None:
+        return count_classes(self.competition)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def fit(self, job: FoldJob) -> FitResult:
+        """Train one fold on accelerate and return its best checkpoint."""
+        loop = self._build_loop(job)
+        with job.observer.screen.training(job.name, loop.settings.num_steps):
+            progress = loop.run()
+        loop.accelerator.free_memory()
+        return _fit_result(progress)
+
+    def find_lr(self, job: FoldJob) -> LrCurve:
+        """The loss over a sweep of rates from the weights that training starts with."""
+        optimizer = self.experiment.optimizer
+        assert optimizer is not None
+        loop = self._build_loop(job)
+        return find_lr(
+            loop.model,
+            loop.plain_optimizer,
+            loop.first_epoch(),
+            base_lr=optimizer.lr,
+            max_grad_norm=self.loop_section.max_grad_norm,
+        )
+
+    def _build_loop(self, job: FoldJob) -> TrainingLoop:
+        section = self.loop_section
+        accelerator = Accelerator(cpu=is_on_cpu(section.device), mixed_precision=section.mixed_precision)
+        data = self._encode(self._training_rows(job.train), has_labels=True)
+        seed_everything(job.seed)
+        model = self._planned_model().to(accelerator.device)
+        settings = self._settings(len(data), job)
+        if accelerator.is_main_process:
+            self._check_disk(model, settings, job.folder)
+        # Every process draws its own dropout, whatever the first one has drawn for the weights.
+        seed_everything(job.seed + accelerator.process_index)
+        valid = self._limited(job.valid)
+        return TrainingLoop(
+            accelerator=accelerator,
+            model=model,
+            optimizer=build_optimizer(self.experiment, model),
+            schedule=build_schedule(self.experiment, num_steps=settings.num_steps),
+            data=data,
+            collate=self._collator(),
+            evaluate=None if valid is None else lambda model: self._evaluate(model, valid, accelerator),
+            save_model=self._save_model,
+            settings=settings,
+            folder=job.folder,
+            observer=job.observer,
+        )
+
+    def _planned_model(self) -> nn.Module:
+        """The model with its activation plan on each of its stacks of layers."""
+        model, text = self._create_model(), self.loop_section.activation_checkpointing
+        plan = parse_plan(text)
+        stacks: Sequence[nn.ModuleList] = getattr(model, "layer_stacks", ())
+        if not stacks and text != "none":
+            name = self.experiment.model.name
+            raise ConfigError(f"training.activation_checkpointing: {text!r}, but {name} has no layers; needs none")
+        for stack in stacks:
+            apply_plan(stack, plan)
+        return model
+
+    def _settings(self, num_rows: int, job: FoldJob) -> LoopSettings:
+        section = self.loop_section
+        per_epoch = count_steps(num_rows, section.batch_size, section.gradient_accumulation_steps, 1)
+        return LoopSettings(
+            num_steps=section.num_steps or per_epoch * (section.num_epochs or 1),
+            batch_size=section.batch_size,
+            gradient_accumulation_steps=section.gradient_accumulation_steps,
+            max_grad_norm=section.max_grad_norm,
+            ema_decay=section.ema_decay,
+            eval_every_steps=section.eval_every_steps or per_epoch,
+            early_stopping_patience=section.early_stopping_patience,
+            greater_is_better=is_greater_better(self.competition),
+            num_best_checkpoints=section.num_best_checkpoints,
+            checkpoint_every_steps=section.checkpoint_every_steps,
+            log_every_steps=section.log_every_steps,
+            bucket_batches=section.bucket_batches,
+            seed=job.seed,
+        )
+
+    def _check_disk(self, model: nn.Module, settings: LoopSettings, folder: Path) -> None:
+        optimizer = self.experiment.optimizer
+        needed = forecast_bytes(
+            model,
+            num_best_checkpoints=settings.num_best_checkpoints,
+            has_ema=settings.ema_decay is not None,
+            states_per_parameter=2.0 if optimizer is not None and optimizer.name == "adamw" else 0.1,
+        )
+        check_disk(folder, needed)
+
+    def _limited(self, valid: DataFrame | None) -> DataFrame | None:
+        limit = getattr(self.experiment.data, "max_valid_rows", None)
+        if valid is None or limit is None or len(valid) <= limit:
+            return valid
+        return valid.sample(limit, random_state=self.experiment.seed)
+
+    def _evaluate(self, model: nn.Module, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
+        """Scores of the validation rows, each process predicting its share."""
+        rank, world = accelerator.process_index, accelerator.num_processes
+        share = self._predict_with([model], valid.iloc[rank::world])
+        if world > 1:
+            parts: list[DataFrame] = gather_object([share])
+            share = _interleave(parts)
+        scores = score_predictions(self.competition, valid, share)
+        return {f"valid/{name}": value for name, value in scores.items()}
+
+    # -- prediction --------------------------------------------------------------------------------------------------
+
+    def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
+        """Predictions by all checkpoints together: the mean of their probabilities, or one joint decoding."""
+        device = "cpu" if is_on_cpu(self.loop_section.device) else "cuda"
+        return self._predict_with([self._load_model(folder).to(device) for folder in checkpoints], frame)
+
+    def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
+        section, data, collate = self.loop_section, self._encode(frame, has_labels=False), self._collator()
+        outputs = [
+            self._activate(
+                predict_logits(
+                    model, data, collate, batch_size=section.eval_batch_size, precision=section.eval_precision
+                )
+            )
+            for model in models
+        ]
+        return frame_probabilities(self.competition, frame, torch.stack(outputs).mean(0).numpy())
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        if self.competition.task == "regression":
+            return logits
+        return logits.sigmoid() if self.competition.task == "multilabel" else logits.softmax(-1)
+
+
+def _interleave(parts: Sequence[DataFrame]) -> DataFrame:
+    """The inverse of taking every n-th row from row 0, 1, …, n - 1 on."""
+    order = np.argsort(
+        np.concatenate([np.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]), kind="stable"
+    )
+    return concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
+
+
+def _fit_result(progress: Progress) -> FitResult:
+    _, step = progress.best[0]
+    return FitResult(checkpoint=f"checkpoints/step-{step:08d}", num_steps=progress.step)
