@@ -8,11 +8,13 @@ not reach MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.builders import baselines, optimizers, schedules, t5
+from pipelines.builders.context import ModelContext
 from pipelines.config.schema import SECTIONS, Experiment
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained
 from pipelines.config.sections.section import Section
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 HEAD_MODULES = ("lm_head",)
 """What a model calls its head, where that is a module of its own."""
 
-CLASSIFIER_LOSSES = {"multilabel": "binary_cross_entropy", "regression": "mse"}
-"""Task -> loss of a classifier's head; the tasks with classes have cross-entropy."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -40,52 +39,30 @@ class Choice:
     builder: Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class ModelContext:
-    """What a model must know of the run.
-
-    `num_classes` is None for text, `seed` is for models without torch's, and `weights` is the checkpoint that the run
-    itself holds to start from, in place of the one that the experiment names. Rows `kept_ids` of published weights are
-    those of a trimmed vocabulary.
-    """
-
-    task: str
-    num_classes: int | None
-    vocab_size: int | None
-    label_smoothing: float
-    z_loss: float
-    seed: int
-    weights: Path | None = None
-    kept_ids: Sequence[int] | None = None
-
-
 def build_model(
     experiment: Experiment,
     *,
-    vocab_size: int,
     num_classes: int | None,
     task: str,
+    vocab_size: int | None = None,
     weights: Path | None = None,
     kept_ids: Sequence[int] | None = None,
 ) -> nn.Module:
     """The experiment's neural model, with random or published weights, on the CPU.
 
-    `num_classes` is the width of a classifier's logits, 1 for regression, None for text. Raises ConfigError where the
-    head does not suit the task or the weights cannot be loaded.
+    `num_classes` is the width of a classifier's logits, 1 for regression, None for text; the rest as in ModelContext.
+    Raises ConfigError where the head does not suit the task or the weights cannot be loaded.
     """
-    assert isinstance(experiment.model, T5FromScratch | T5Pretrained)
-    head, wanted = experiment.model.head, "seq2seq" if task == "text_to_text" else "classifier"
-    if head != wanted:
-        raise ConfigError(f"model.head: {head!r} does not suit {experiment.competition}, a {task} task; needs {wanted}")
+    _check_head(experiment, task)
     context = ModelContext(
         task,
         num_classes,
-        vocab_size,
-        experiment.loop.label_smoothing,
-        experiment.loop.z_loss,
         experiment.seed,
-        weights,
-        kept_ids,
+        label_smoothing=experiment.loop.label_smoothing,
+        z_loss=experiment.loop.z_loss,
+        vocab_size=vocab_size,
+        weights=weights,
+        kept_ids=kept_ids,
     )
     try:
         model: nn.Module = _build(MODELS, experiment.model, context)
@@ -94,9 +71,17 @@ def build_model(
     return model
 
 
+def _check_head(experiment: Experiment, task: str) -> None:
+    if not isinstance(experiment.model, T5FromScratch | T5Pretrained):
+        return
+    head, wanted = experiment.model.head, "seq2seq" if task == "text_to_text" else "classifier"
+    if head != wanted:
+        raise ConfigError(f"model.head: {head!r} does not suit {experiment.competition}, a {task} task; needs {wanted}")
+
+
 def build_baseline(experiment: Experiment, task: str, num_classes: int | None) -> TabularBaseline:
     """The experiment's scikit-learn model, not yet fitted."""
-    context = ModelContext(task, num_classes, vocab_size=None, label_smoothing=0.0, z_loss=0.0, seed=experiment.seed)
+    context = ModelContext(task, num_classes, experiment.seed)
     baseline: TabularBaseline = _build(MODELS, experiment.model, context)
     return baseline
 
@@ -133,181 +118,6 @@ def build_schedule(experiment: Experiment, *, num_steps: int) -> Schedule:
     return schedule
 
 
-def build_t5_from_scratch(
-    context: ModelContext,
-    *,
-    head: str,
-    d_model: int,
-    d_kv: int,
-    d_ff: int,
-    num_layers: int,
-    num_decoder_layers: int,
-    num_heads: int,
-    feed_forward: str,
-    dropout: float,
-    tie_embeddings: bool,
-    freeze_embeddings: bool,
-    num_beams: int,
-    length_penalty: float,
-    target_pieces_only: bool,
-) -> nn.Module:
-    """What generation alone needs (`num_beams` and what follows) it reads from the section."""
-    from components.models import t5
-    from components.optim.param_groups import freeze_embeddings as freeze
-
-    assert context.vocab_size is not None
-    architecture = t5.T5Architecture(
-        vocab_size=context.vocab_size,
-        d_model=d_model,
-        d_kv=d_kv,
-        d_ff=d_ff,
-        num_layers=num_layers,
-        num_decoder_layers=num_decoder_layers,
-        num_heads=num_heads,
-        dropout=dropout,
-        feed_forward=feed_forward,
-        tie_embeddings=tie_embeddings,
-    )
-    model = t5.create_t5(
-        architecture,
-        head=head,
-        num_classes=context.num_classes,
-        loss=CLASSIFIER_LOSSES.get(context.task, "cross_entropy"),
-        label_smoothing=context.label_smoothing,
-        z_loss=context.z_loss,
-    )
-    if freeze_embeddings:
-        freeze(model)
-    return model
-
-
-def build_t5_pretrained(
-    context: ModelContext,
-    *,
-    checkpoint: str,
-    head: str,
-    dropout: float,
-    freeze_embeddings: bool,
-    num_beams: int,
-    length_penalty: float,
-    target_pieces_only: bool,
-) -> nn.Module:
-    """What generation alone needs (`num_beams` and what follows) it reads from the section."""
-    from components.models import t5
-    from components.models.t5_trimming import trim_t5
-    from components.optim.param_groups import freeze_embeddings as freeze
-
-    model = t5.load_t5(
-        context.weights or checkpoint,
-        head=head,
-        num_classes=context.num_classes,
-        dropout=dropout,
-        loss=CLASSIFIER_LOSSES.get(context.task, "cross_entropy"),
-        label_smoothing=context.label_smoothing,
-        z_loss=context.z_loss,
-    )
-    if context.kept_ids is not None and context.weights is None:
-        model = trim_t5(model, context.kept_ids)
-    if freeze_embeddings:
-        freeze(model)
-    return model
-
-
-def build_adafactor(
-    params: Iterable[Mapping[str, Any]],
-    *,
-    lr: float | None,
-    eps1: float,
-    eps2: float,
-    clip_threshold: float,
-    decay_rate: float,
-    beta1: float | None,
-    weight_decay: float,
-    scale_parameter: bool,
-    relative_step: bool,
-    warmup_init: bool,
-    min_dim_size_to_factor: int,
-    stochastic_rounding: bool,
-    layer_decay: float | None,
-    head_lr: float | None,
-) -> Optimizer:
-    """The last two are those of `build_optimizer`, which makes the groups."""
-    from components.optim.adafactor import Adafactor
-
-    return Adafactor(
-        params,
-        lr=lr,
-        eps=(eps1, eps2),
-        clip_threshold=clip_threshold,
-        decay_rate=decay_rate,
-        beta1=beta1,
-        weight_decay=weight_decay,
-        scale_parameter=scale_parameter,
-        relative_step=relative_step,
-        warmup_init=warmup_init,
-        min_dim_size_to_factor=min_dim_size_to_factor,
-        stochastic_rounding=stochastic_rounding,
-    )
-
-
-def build_adamw(
-    params: Iterable[dict[str, Any]],
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    layer_decay: float | None,
-    head_lr: float | None,
-) -> Optimizer:
-    """The last two are those of `build_optimizer`, which makes the groups."""
-    from torch.optim import AdamW
-
-    # torch's default on a CPU walks over the weights several times; the fused step once
-    return AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
-
-
-def build_constant(num_steps: int, *, num_warmup_steps: int) -> Schedule:
-    from components.optim import schedules
-
-    return schedules.build_constant(num_steps=num_steps, num_warmup_steps=num_warmup_steps)
-
-
-def build_linear(num_steps: int, *, num_warmup_steps: int, final_factor: float) -> Schedule:
-    from components.optim import schedules
-
-    return schedules.build_linear(num_steps=num_steps, num_warmup_steps=num_warmup_steps, final_factor=final_factor)
-
-
-def build_cosine(num_steps: int, *, num_warmup_steps: int, final_factor: float) -> Schedule:
-    from components.optim import schedules
-
-    return schedules.build_cosine(num_steps=num_steps, num_warmup_steps=num_warmup_steps, final_factor=final_factor)
-
-
-def build_inverse_sqrt(num_steps: int, *, num_warmup_steps: int, time_scale: int) -> Schedule:
-    from components.optim import schedules
-
-    return schedules.build_inverse_sqrt(num_steps=num_steps, num_warmup_steps=num_warmup_steps, time_scale=time_scale)
-
-
-def build_linear_baseline(
-    context: ModelContext, *, estimator: str, max_features: int, char_ngrams: bool, strength: float
-) -> TabularBaseline:
-    from components.tabular_baseline import TabularBaseline
-
-    return TabularBaseline(
-        task=context.task,
-        num_classes=context.num_classes,
-        estimator=estimator,
-        max_features=max_features,
-        char_ngrams=char_ngrams,
-        strength=strength,
-        seed=context.seed,
-    )
-
-
 def _build(table: Mapping[str, Choice], section: Section, context: object) -> Any:  # noqa: ANN401
     return table[section.name].builder(context, **asdict(section))
 
@@ -319,18 +129,18 @@ def _table(kind: str, builders: Mapping[str, Callable[..., Any]]) -> dict[str, C
 MODELS = _table(
     "model",
     {
-        "t5_from_scratch": build_t5_from_scratch,
-        "t5_pretrained": build_t5_pretrained,
-        "linear_baseline": build_linear_baseline,
+        "t5_from_scratch": t5.build_t5_from_scratch,
+        "t5_pretrained": t5.build_t5_pretrained,
+        "linear_baseline": baselines.build_linear_baseline,
     },
 )
-OPTIMIZERS = _table("optimizer", {"adafactor": build_adafactor, "adamw": build_adamw})
+OPTIMIZERS = _table("optimizer", {"adafactor": optimizers.build_adafactor, "adamw": optimizers.build_adamw})
 SCHEDULES = _table(
     "schedule",
     {
-        "constant": build_constant,
-        "linear": build_linear,
-        "cosine": build_cosine,
-        "inverse_sqrt": build_inverse_sqrt,
+        "constant": schedules.build_constant,
+        "linear": schedules.build_linear,
+        "cosine": schedules.build_cosine,
+        "inverse_sqrt": schedules.build_inverse_sqrt,
     },
 )

@@ -40,6 +40,9 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
 STEP_SECTIONS = ("optimizer", "schedule", "training")
 """What only a model that is trained step by step has; the linear baseline's experiments go without."""
 
+DATA_OF_MODELS = {"t5_from_scratch": "text", "t5_pretrained": "text", "linear_baseline": "table"}
+"""Model -> the one kind of examples it takes."""
+
 DEFAULT_CHOICES = {"training": "loop", "tracking": "mlflow"}
 """The choice of a section whose `name` may be left out; that of `folds` is the competition's own."""
 
@@ -112,8 +115,8 @@ def _check_fold(experiment: Experiment) -> None:
 
 def _check_data(experiment: Experiment) -> None:
     model, data = experiment.model, experiment.data
-    if isinstance(model, LinearBaseline) != isinstance(data, Table):
-        wanted = "table" if isinstance(model, LinearBaseline) else "text"
+    if data.name != DATA_OF_MODELS[model.name]:
+        wanted = DATA_OF_MODELS[model.name]
         raise ValueError(f"data.name: {data.name!r} does not suit model {model.name}; needs {wanted}")
     if isinstance(data, Text) and isinstance(model, T5Pretrained) != (data.vocabulary == "checkpoint"):
         wanted = "checkpoint" if isinstance(model, T5Pretrained) else "file, unigram, bpe, character or word"

@@ -1,0 +1,26 @@
+"""Models of scikit-learn from an experiment's fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.builders.context import ModelContext
+
+if TYPE_CHECKING:
+    from components.tabular_baseline import TabularBaseline
+
+
+def build_linear_baseline(
+    context: ModelContext, *, estimator: str, max_features: int, char_ngrams: bool, strength: float
+) -> TabularBaseline:
+    from components.tabular_baseline import TabularBaseline
+
+    return TabularBaseline(
+        task=context.task,
+        num_classes=context.num_classes,
+        estimator=estimator,
+        max_features=max_features,
+        char_ngrams=char_ngrams,
+        strength=strength,
+        seed=context.seed,
+    )
