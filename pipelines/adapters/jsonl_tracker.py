@@ -19,6 +19,7 @@ from typing import Any
 
 from pipelines.adapters.system_metrics import SYSTEM_PREFIX, SYSTEM_SECONDS, SystemSampler
 from pipelines.adapters.tracker import LoggedBefore, TimedTracker, Tracker, check_status, now_ms, split_params
+from pipelines.credentials import cleaned, without_secrets
 from pipelines.errors import PodiumError
 
 TRACKING_FOLDER = "tracking"
@@ -98,6 +99,7 @@ class JsonlTracker:
         return str(self.folder)
 
     def log_params(self, params: Mapping[str, object]) -> None:
+        params = cleaned(params)
         known = {key: str(value) for key, value in self._params.items()}
         fresh, changed = split_params(known, {key: str(value) for key, value in params.items()})
         self._params.update({key: params[key] for key in fresh})
@@ -121,7 +123,7 @@ class JsonlTracker:
             self._guarded(lambda: self._metrics_file.write(line))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        self._tags.update(tags)
+        self._tags.update(cleaned(tags))
         self._guarded(lambda: _replace_json(self.folder / "tags.json", self._tags))
 
     def log_text(self, text: str, name: str) -> None:
@@ -129,7 +131,7 @@ class JsonlTracker:
 
         def write() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text(without_secrets(text), encoding="utf-8")
             self._log_artifact_event(target, str(Path(name).parent))
 
         self._guarded(write)

@@ -22,6 +22,7 @@ from pipelines.adapters.sending import Job, Lane, Sender, chunks, describe_error
 from pipelines.adapters.system_metrics import SYSTEM_PREFIX, SYSTEM_SECONDS, SystemSampler
 from pipelines.adapters.tracker import LoggedBefore, Tracker, check_status, now_ms, split_params
 from pipelines.config.workspace import Workspace
+from pipelines.credentials import cleaned, without_secrets
 from pipelines.errors import PodiumError
 
 # Set before the import reads them. A training calls nobody but its own tracking server, and one that is away is found
@@ -186,7 +187,7 @@ class MlflowTracker:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """A value beyond 6,000 characters is cut and stored whole as params/<key>.txt."""
-        texts = {to_mlflow_key(key): str(value) for key, value in params.items()}
+        texts = {to_mlflow_key(key): str(value) for key, value in cleaned(params).items()}
         self._lane.params.append(texts)
         for key, text in texts.items():
             if len(text) > PARAM_LENGTH:
@@ -205,11 +206,11 @@ class MlflowTracker:
             self._lane.parent.rows.append((time_ms, step, suffixed))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
-        names = {_MLFLOW_TAGS.get(key) or to_mlflow_key(key): str(value)[:TAG_LENGTH] for key, value in tags.items()}
-        self._lane.tags.append(names)
+        texts = {_MLFLOW_TAGS.get(key) or to_mlflow_key(key): value for key, value in cleaned(tags).items()}
+        self._lane.tags.append({key: str(value)[:TAG_LENGTH] for key, value in texts.items()})
 
     def log_text(self, text: str, name: str) -> None:
-        self._lane.files.append(Job(partial(self._lane.store_text, text, name), {"text": name}))
+        self._lane.files.append(Job(partial(self._lane.store_text, without_secrets(text), name), {"text": name}))
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         path = path.absolute()

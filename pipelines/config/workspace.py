@@ -38,6 +38,11 @@ class Workspace:
     def resolved_lock(self) -> Path:
         return self.experiments / "resolved.lock"
 
+    @property
+    def ledger(self) -> Path:
+        """Every submission's record and the small files it needs; meant to be committed."""
+        return self.root / "ledger"
+
     def data_dir(self, competition_slug: str) -> Path:
         """What a competitor may see: train, test and sample files in Kaggle's form."""
         return self.data / competition_slug

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.training.checkpoint import read_json, write_json
 from pipelines.competitions.embedded import file_digest
+from pipelines.credentials import without_secrets
 from pipelines.engine.source_state import SourceState
 from pipelines.errors import PodiumError
 
@@ -24,6 +25,8 @@ RECORDED_LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "tokenizers", "accelerate", "safetensors", "sentencepiece",
     "scikit-learn", "numpy", "pandas", "pyarrow", "scipy", "omegaconf", "mlflow", "kaggle",
 )  # fmt: skip
+# Folders of a run that only training or a reader needs.
+NEVER_READ_AGAIN = ("init", "figures", "tracking")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class RunDirectory:
     @property
     def record(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def diff(self) -> Path:
+        """What differed from the commit; missing where nothing did."""
+        return self.path / "uncommitted.diff"
 
     @property
     def folds(self) -> Path:
@@ -74,6 +82,15 @@ class RunDirectory:
         if not results:
             raise PodiumError(f"{self.path}: no fold has finished; `make resume RUN={self.path.name}` goes on with it")
         return [path.parent / read_json(path)["checkpoint"] for path in results]
+
+    def prediction_files(self) -> list[Path]:
+        """All that predicting reads, sorted: configuration, record, what folds share, and each fold's checkpoint."""
+        results = sorted(self.path.glob("*/result.json"))
+        checkpoints = self.trained_checkpoints() if results else []
+        others = {path for path in self.path.iterdir() if path.is_dir() and path.name not in NEVER_READ_AGAIN}
+        others -= {path.parent for path in [*results, *self.path.glob("*/history.jsonl")]}
+        inside = (path for folder in [*checkpoints, *others] for path in folder.rglob("*") if path.is_file())
+        return sorted([self.config, self.record, *results, *inside])
 
     def read_record(self) -> dict[str, Any]:
         """The content of run.json; a PodiumError where there is none or it is damaged."""
@@ -147,7 +164,7 @@ def start_record(
         "experiment": experiment,
         "competition": competition,
         "status": "running",
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [without_secrets(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": source.commit,
         "branch": source.branch,
@@ -159,7 +176,8 @@ def start_record(
     }
     write_json(run.record, record)
     if source.diff:
-        (run.path / "uncommitted.diff").write_text(source.diff, encoding="utf-8")
+        with run.diff.open("w", encoding="utf-8", newline="") as file:
+            file.write(without_secrets(source.diff))
 
 
 def hash_data(data_dir: Path) -> dict[str, str]:

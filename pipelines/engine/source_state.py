@@ -1,12 +1,16 @@
 """Which source produced a run: commit, uncommitted changes, and a digest of the files that were imported."""
 
 import hashlib
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import components
 import pipelines
+
+# Whatever the user's own settings make of a diff, this form can be applied.
+_PATCH = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--src-prefix=a/", "--dst-prefix=b/")
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,20 @@ def read_source_state() -> SourceState:
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return SourceState(None, None, "", hash_source())
-    diff = _git(root, "diff", "HEAD", "--no-ext-diff") or ""
-    untracked = _git(root, "ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml") or ""
-    listing = "".join(f"# untracked: {name}\n" for name in untracked.splitlines())
     branch = (_git(root, "rev-parse", "--abbrev-ref", "HEAD") or "").strip()
-    return SourceState(commit.strip(), branch or None, listing + diff, hash_source())
+    return SourceState(commit.strip(), branch or None, _read_diff(root), hash_source())
+
+
+def _read_diff(root: Path) -> str:
+    """A patch that `git apply` takes, of what differs from the commit, with the modules and experiments git knows not.
+
+    The ledger is left out: it grows with every submission and changes no run.
+    """
+    diff = _git(root, *_PATCH, "HEAD", "--", ".", ":(exclude)ledger") or ""
+    names = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py", "*.yaml") or ""
+    for name in filter(None, names.split("\0")):
+        diff += _git(root, *_PATCH, "--no-index", "--", os.devnull, name, success=1) or ""
+    return diff
 
 
 def hash_source() -> str:
@@ -53,12 +66,13 @@ def _package_folder(package: object) -> Path:
     return Path(file).parent
 
 
-def _git(root: Path, *arguments: str) -> str | None:
-    """The output of a git command in `root`; None without git or outside a checkout."""
+def _git(root: Path, *arguments: str, success: int = 0) -> str | None:
+    """The output of a git command in `root`; None without git or outside a checkout. `diff --no-index` ends with 1."""
     if not (root / ".git").exists():
         return None
     try:
-        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=60)
+        result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return result.stdout if result.returncode == 0 else None
+    # Decoded here, for `text=True` would make one line end of all kinds.
+    return result.stdout.decode("utf-8", errors="replace") if result.returncode == success else None

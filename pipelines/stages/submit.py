@@ -14,6 +14,7 @@ from rich.console import Console
 
 from components.metrics import METRICS
 from pipelines.adapters.kaggle_client import SITE, KaggleClient, KaggleSubmission
+from pipelines.adapters.ledger import enter_submission, ledger_tags
 from pipelines.adapters.local_host import LeaderboardRow, LocalHost, Receipt
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
@@ -55,8 +56,24 @@ def submit(
         entry = _submit_locally(workspace, record, rules, description, reveal, console)
     else:
         entry = _submit_to_kaggle(record, rules, description, patience_seconds, console)
-    _tell_tracker(workspace, record, rules, entry, console)
+    tags = _enter_into_ledger(workspace, record, entry, console)
+    _tell_tracker(workspace, record, rules, entry, tags, console)
     return entry
+
+
+def _enter_into_ledger(
+    workspace: Workspace, record: RunRecord, entry: Mapping[str, Any], console: Console
+) -> dict[str, str]:
+    """Record what the submission was made of; return what of it the tracker is told."""
+    try:
+        return ledger_tags(enter_submission(workspace, record, entry))
+    except (OSError, PodiumError) as error:
+        console.print(
+            f"the ledger could not be written ({error}); the score stands in {record.submissions}, do not submit again",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return {}
 
 
 def _chosen_run(workspace: Workspace, experiment: str | None, run: str | None, console: Console) -> RunRecord:
@@ -204,15 +221,20 @@ def _named(score: float | None, rules: Competition) -> dict[str, float]:
 
 
 def _tell_tracker(
-    workspace: Workspace, record: RunRecord, rules: Competition, entry: Mapping[str, Any], console: Console
+    workspace: Workspace,
+    record: RunRecord,
+    rules: Competition,
+    entry: Mapping[str, Any],
+    more_tags: Mapping[str, str],
+    console: Console,
 ) -> None:
-    """Write lb/public, lb/<extra metric> and the ref onto the tracker's run; say so where that fails."""
+    """Write lb/public, lb/<extra metric>, the ref and the ledger's tags onto the tracker's run; say so if it fails."""
     public = entry["public"]
     metrics = {"lb/public": public[rules.metric]} if rules.metric in public else {}
     metrics |= {f"lb/{name}": score for name, score in public.items() if name != rules.metric}
     if "private" in entry:
         metrics["lb/private"] = entry["private"][rules.metric]
-    tags = {"submission.ref": str(entry["ref"]), "submission.host": str(entry["host"])}
+    tags = {"submission.ref": str(entry["ref"]), "submission.host": str(entry["host"]), **more_tags}
     try:
         from pipelines.adapters.tracking import reopen_tracker
 

@@ -213,9 +213,8 @@ def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Com
             "folds_sha256": record["folds_sha256"],
         }
     )
-    diff = run.path / "uncommitted.diff"
-    if diff.exists():
-        tracker.log_text(diff.read_text(encoding="utf-8"), "git.diff")
+    if run.diff.exists():
+        tracker.log_text(run.diff.read_text(encoding="utf-8"), "git.diff")
     for name, digest in record["data_sha256"].items():
         tracker.log_data(name, digest, workspace.data_dir(competition.kaggle_slug) / name)
     return tracker

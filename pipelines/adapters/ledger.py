@@ -1,0 +1,229 @@
+"""The ledger: for each submission one record of all that went into it, only ever appended to.
+
+`ledger/ledger.jsonl` holds JSON lines, `ledger/files/<sha256>` what is small and has to be there again: configuration,
+results of the folds, uncommitted changes. The folder is meant to be committed: what git tracks survives `git clean`,
+travels to every clone, and shows in its history whether a line was ever rewritten. No secret is written to it.
+
+A line with "event": "submitted" begins a record; any later line with the same ref and run adds to it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from components.training.checkpoint import atomic_file
+from pipelines.config.workspace import Workspace
+from pipelines.credentials import REMOVED, cleaned, find_secrets, without_secrets
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_index import RunRecord
+from pipelines.errors import PodiumError
+
+Record = dict[str, Any]
+SUBMITTED, CHANGED = "submitted", "changed"
+# A file up to this size is kept beside the records; weights are found by their digests instead.
+KEPT_BYTES = 100_000
+# What a later line may add to a record, as the host reports it.
+_STATE = ("status", "public", "private", "error", "place")
+
+
+class Ledger:
+    """The records of one checkout, safe against other processes that append at the same moment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "ledger.jsonl"
+        self._files = folder / "files"
+
+    def lines(self) -> list[Record]:
+        """Every line ever written, oldest first. Raises PodiumError naming one that is damaged.
+
+        What follows the last line break was torn by a crash and is no line.
+        """
+        if not self.path.is_file():
+            return []
+        lines = []
+        for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                lines.append(dict(json.loads(line)))
+            except (ValueError, TypeError):
+                cure = f"`git checkout -- {self.path.parent.name}` brings the committed lines back"
+                raise PodiumError(f"{self.path}: line {number} is no record: {cure}") from None
+        return lines
+
+    def records(self) -> list[Record]:
+        """Each submission in its latest state, oldest first."""
+        records: dict[tuple[str, str], Record] = {}
+        for line in self.lines():
+            key = (str(line.get("ref")), str(line.get("run")))
+            addition = {name: value for name, value in line.items() if name not in ("event", "time")}
+            if line.get("event") == SUBMITTED:
+                records[key] = addition | {"time": line.get("time")}
+            elif key in records:
+                records[key] |= addition
+        return list(records.values())
+
+    def find(self, ref: str) -> Record:
+        """The record of a ref (`local:place_names:3`, `kaggle:1234`), of `<ref>@<run>`, or of a run's id: its last.
+
+        Raises PodiumError for one that is not there, and for a ref that two hosts of one name have given.
+        """
+        records = self.records()
+        by_ref = [record for record in records if ref in (record["ref"], f"{record['ref']}@{record['run']}")]
+        if len(by_ref) > 1:
+            choices = ", ".join(f"{record['ref']}@{record['run']}" for record in by_ref)
+            raise PodiumError(f"{ref}: {len(by_ref)} submissions bear this ref; write one of {choices}")
+        found = by_ref or [record for record in records if record["run"] == ref]
+        if not found:
+            known = ", ".join(record["ref"] for record in records[-5:]) or "none: `make submit EXP=…` writes the first"
+            raise PodiumError(f"{ref}: no submission in {self.path} has this ref; its last ones are {known}")
+        return found[-1]
+
+    def append(self, line: Mapping[str, object]) -> None:
+        """Write one line: whole, or not at all."""
+        text = without_secrets(json.dumps(cleaned(line), ensure_ascii=False))
+        with self._locked() as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+            file.write(text.encode() + b"\n")
+            os.fsync(file.fileno())
+
+    def keep(self, content: bytes) -> str:
+        """Store a small file under its sha256, which is returned; one with a secret in it is not stored."""
+        digest = hashlib.sha256(content).hexdigest()
+        if not find_secrets(content.decode("utf-8", errors="replace")):
+            self._store(digest, content)
+        return digest
+
+    def kept(self, digest: str) -> Path | None:
+        """The stored file of this sha256."""
+        path = self._files / digest
+        return path if path.is_file() else None
+
+    def _store(self, digest: str, content: bytes) -> None:
+        if self.kept(digest) is None:
+            with atomic_file(self._files / digest) as partial:
+                partial.write_bytes(content)
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        with self.path.open("r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+
+def enter_submission(
+    workspace: Workspace, run: RunRecord, entry: Mapping[str, Any], *, kernel: Mapping[str, object] | None = None
+) -> Record:
+    """Write what an entry of a run's submissions.jsonl says: a new record, or a change to one; return the record.
+
+    Called again with the same state nothing is written. `kernel` is `describe_kernel`'s answer where a kernel's output
+    was submitted.
+    """
+    ledger = Ledger(workspace.ledger)
+    ref = ref_of(entry)
+    state = {name: entry[name] for name in _STATE if entry.get(name) not in (None, "", {})}
+    former = next((r for r in ledger.records() if (r["ref"], r["run"]) == (ref, run.run)), None)
+    if former is None or former["submission_sha256"] != entry["sha256"]:
+        ledger.append(_describe(ledger, run, entry, kernel) | state)
+    elif changed := {name: value for name, value in state.items() if former.get(name) != value}:
+        ledger.append({"event": CHANGED, "time": entry["time"], "ref": ref, "run": run.run, **changed})
+    return ledger.find(f"{ref}@{run.run}")
+
+
+def ref_of(entry: Mapping[str, Any]) -> str:
+    """`kaggle:1234`; the local host counts for each competition, hence `local:place_names:12`."""
+    place = "" if entry["host"] == "kaggle" else f"{entry['competition']}:"
+    return f"{entry['host']}:{place}{entry['ref']}"
+
+
+def describe_kernel(
+    manifest: Path, *, version: int, dataset_versions: Mapping[str, int] | None = None, docker_image: str | None = None
+) -> Record:
+    """What the record says of a pushed kernel; `manifest` is MANIFEST.json of its build folder."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PodiumError(f"{manifest}: cannot be read ({error}); build the kernel again") from None
+    return {
+        "kernel": content["kernel"],
+        "version": version,
+        "mode": content.get("mode"),
+        "bundle_sha256": content["bundle_sha256"],
+        "datasets": content.get("datasets", []),
+        "dataset_versions": dict(dataset_versions or {}),
+        "docker_image": docker_image,
+    }
+
+
+def ledger_tags(record: Record) -> dict[str, str]:
+    """What of a record stands on the tracker's run, to search by."""
+    kernel = record.get("kernel") or {}
+    tags = {
+        "ledger.ref": record["ref"],
+        "ledger.submission_sha256": record["submission_sha256"],
+        "ledger.config_sha256": record["config_sha256"],
+        "ledger.source_sha256": record["source_sha256"],
+        "ledger.weights_sha256": ", ".join(sorted(record["weights_sha256"].values())),
+    }
+    if kernel:
+        tags |= {
+            "ledger.kernel": f"{kernel['kernel']}/{kernel['version']}",
+            "ledger.bundle_sha256": str(kernel["bundle_sha256"]),
+        }
+    return tags
+
+
+def _describe(ledger: Ledger, run: RunRecord, entry: Mapping[str, Any], kernel: Mapping[str, object] | None) -> Record:
+    """The whole record, what decides first: `podium reproduce` names the first line that differs."""
+    manifest, directory = run.manifest, RunDirectory(run.folder)
+    files = {path.relative_to(run.folder).as_posix(): path for path in directory.prediction_files()}
+    digests = {name: _keep_or_digest(ledger, path) for name, path in files.items()}
+    weights = {name: digest for name, digest in digests.items() if "checkpoints" in Path(name).parts}
+    return {
+        "event": SUBMITTED,
+        "time": entry["time"],
+        "ref": ref_of(entry),
+        "host": entry["host"],
+        "competition": entry["competition"],
+        "experiment": run.experiment,
+        "run": run.run,
+        "description": entry.get("description", ""),
+        "command": manifest.get("command"),
+        "mode": manifest.get("mode"),
+        "commit": manifest.get("commit"),
+        "diff": _keep_diff(ledger, directory) if manifest.get("dirty") else None,
+        "source_sha256": manifest.get("source_sha256"),
+        "data_sha256": manifest.get("data_sha256") or {},
+        "folds_sha256": manifest.get("folds_sha256"),
+        "config_sha256": digests.pop("config.yaml"),
+        "files_sha256": {name: digest for name, digest in digests.items() if name not in weights},
+        "weights_sha256": weights,
+        "seed": manifest.get("seed"),
+        "versions": manifest.get("versions") or {},
+        "machine": manifest.get("machine") or {},
+        "tracking": manifest.get("tracking"),
+        "kernel": dict(kernel) if kernel else None,
+        "submission_sha256": entry["sha256"],
+    }
+
+
+def _keep_or_digest(ledger: Ledger, path: Path) -> str:
+    if path.stat().st_size <= KEPT_BYTES:
+        return ledger.keep(path.read_bytes())
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _keep_diff(ledger: Ledger, run: RunDirectory) -> Record | None:
+    """The uncommitted changes, stored whatever their size: no other place has them."""
+    if not run.diff.is_file():
+        return None
+    content = without_secrets(run.diff.read_bytes().decode("utf-8", errors="replace"))
+    return {"sha256": ledger.keep(content.encode()), "secrets_removed": content.count(REMOVED)}
