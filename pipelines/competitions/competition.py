@@ -128,17 +128,18 @@ class Competition:
             labels = {"label": labels[self.label_columns[0]]}
         return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in texts}, **labels})
 
-    def load_test(self, data_dir: Path) -> pd.DataFrame:
-        """Test rows: `id` and the inputs as text."""
+    def load_test(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
+        """Test rows: `id` and the inputs as text. A hidden rerun may have none (`may_be_empty`)."""
         path = find_table(data_dir, "test", self._cure)
-        frame = load_table(path, needed=[self.id_column, *self.input_columns], cure=self._cure)
+        needed = [self.id_column, *self.input_columns]
+        frame = load_table(path, needed=needed, cure=self._cure, may_be_empty=may_be_empty)
         check_ids(frame, self.id_column, path)
         return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in self.input_columns}})
 
-    def load_sample(self, data_dir: Path) -> pd.DataFrame:
+    def load_sample(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
         """The sample submission as the host ships it; ids and texts are strings, the rest what its cells say."""
         path = find_table(data_dir, "sample", self._cure)
-        frame = load_table(path, needed=[self.id_column], cure=self._cure)
+        frame = load_table(path, needed=[self.id_column], cure=self._cure, may_be_empty=may_be_empty)
         check_ids(frame, self.id_column, path)
         if self.task == "text_to_text":
             return frame

@@ -26,8 +26,8 @@ def find_table(data_dir: Path, role: str, cure: str) -> Path:
         raise PodiumError(f"{usual}: no such file; get it with: {cure}") from error
 
 
-def load_table(path: Path, *, needed: Sequence[str], cure: str) -> pd.DataFrame:
-    """All cells as text: "NA" is a place, "007" an id. Raises `PodiumError` for no CSV, no rows, no such column."""
+def load_table(path: Path, *, needed: Sequence[str], cure: str, may_be_empty: bool = False) -> pd.DataFrame:
+    """All cells as text: "NA" is a place, "007" an id. Raises `PodiumError` for no CSV, no such column, no rows."""
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except pd.errors.EmptyDataError:
@@ -41,7 +41,7 @@ def load_table(path: Path, *, needed: Sequence[str], cure: str) -> pd.DataFrame:
         if column not in present:
             hint = did_you_mean(column, present)
             raise PodiumError(f"{path}: no column {column}{hint} (there are {', '.join(present)})")
-    if frame.empty:
+    if frame.empty and not may_be_empty:
         raise PodiumError(f"{path}: no rows under the header; get it again with: {cure}")
     return frame
 

@@ -1,5 +1,6 @@
 """Who watches a training: the tracker, the person at the screen, and the wish to stop."""
 
+import math
 import signal
 import sys
 import time
@@ -25,10 +26,18 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class StopWish:
-    """Turns Ctrl-C and SIGTERM into a wish that the loop grants after its current step, with a resume point written."""
+    """Turns Ctrl-C, SIGTERM and the end of the time allowed into a wish.
 
-    def __init__(self) -> None:
-        self.is_set = False
+    The loop grants it after its current step, with a resume point written. `seconds` count from now; None has no end.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._was_asked = False
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+
+    @property
+    def is_set(self) -> bool:
+        return self._was_asked or time.monotonic() >= self._deadline
 
     @contextmanager
     def listening(self) -> Iterator["StopWish"]:
@@ -41,9 +50,9 @@ class StopWish:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.is_set:
+        if self._was_asked:
             raise KeyboardInterrupt
-        self.is_set = True
+        self._was_asked = True
 
 
 class Screen:

@@ -1,40 +1,26 @@
 """`podium train` and `podium resume`: from an experiment file to a finished run directory and its closing table."""
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
-from components.training.checkpoint import atomic_file
 from components.training.history import read_history
-from components.training.loop import Interrupted
 from pipelines.adapters.local_host import LocalHost
-from pipelines.adapters.tracker import NullTracker, Tracker, tracking_record
+from pipelines.adapters.tracker import NullTracker, Tracker
 from pipelines.adapters.tracking import open_tracker
 from pipelines.competitions.competition import Competition, load_competition
-from pipelines.config.load import flatten, load_experiment, load_run_config, resolve_yaml
+from pipelines.config.load import load_experiment, load_run_config
 from pipelines.config.modes import overfit_overrides, smoke_overrides
 from pipelines.config.schema import Experiment
 from pipelines.config.workspace import Workspace
-from pipelines.engine import prediction
-from pipelines.engine.fold_file import obtain_folds, read_folds, write_folds
-from pipelines.engine.learners import create_learner
+from pipelines.engine.execution import carry_out, check_data, describe_run, start_run
+from pipelines.engine.fold_file import obtain_folds
 from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
 from pipelines.engine.prompts import list_companion_texts
-from pipelines.engine.run_directory import (
-    RunDirectory,
-    create_run_directory,
-    hash_data,
-    peak_memory_bytes,
-    start_record,
-)
+from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import find_run, list_runs
-from pipelines.engine.source_state import read_source_state
-from pipelines.engine.training_run import RunContext, describe_inputs, train_run
+from pipelines.engine.training_run import RunContext
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_bytes, format_duration, format_score, print_table
 
@@ -55,29 +41,15 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
     _join(experiment)
 
     def start() -> RunDirectory:
-        train_rows = competition.load_train(data_dir)
-        test_rows = competition.load_test(data_dir)
-        competition.load_sample(data_dir)  # read at the end only: what is wrong with it is better known now
-        folds = obtain_folds(experiment, competition, train_rows, data_dir)
-        run = create_run_directory(workspace.runs, experiment.name)
-        with _nothing_half_written(run):
-            write_folds(run.folds, train_rows, folds)
-            with atomic_file(run.config) as partial:
-                partial.write_text(resolve_yaml(experiment), encoding="utf-8")
-            also = list_companion_texts(workspace, experiment)
-            prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
-            start_record(
-                run=run,
-                experiment=experiment.name,
-                competition=competition.name,
-                source=read_source_state(),
-                entries={
-                    "mode": mode,
-                    **describe_inputs(experiment, train_rows, folds, hash_data(data_dir)),
-                    **prepared,
-                },
-            )
-        return run
+        return start_run(
+            workspace.runs,
+            experiment,
+            competition,
+            data_dir,
+            obtain_folds=lambda train_rows: obtain_folds(experiment, competition, train_rows, data_dir),
+            also=list_companion_texts(workspace, experiment),
+            mode=mode,
+        )
 
     run = decide_together(start)
     return _carry_out(workspace, experiment, competition, run, mode)
@@ -90,7 +62,7 @@ def resume(workspace: Workspace, experiment_name: str | None, run_name: str | No
     if experiment_name is not None and experiment.name != experiment_name.replace("/", "_"):
         raise PodiumError(f"{run.path} is a run of {experiment.name}, not of {experiment_name}")
     competition = load_competition(experiment.competition)
-    _check_data(record, hash_data(workspace.data_dir(competition.kaggle_slug)), run)
+    check_data(record, workspace.data_dir(competition.kaggle_slug), run)
     _join(experiment)
     return _carry_out(workspace, experiment, competition, run, record.get("mode"))
 
@@ -110,39 +82,9 @@ def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str 
     return sound[-1].folder
 
 
-def _check_data(record: Mapping[str, object], digests: Mapping[str, str], run: RunDirectory) -> None:
-    recorded = record.get("data_sha256")
-    assert isinstance(recorded, Mapping)
-    for name, digest in recorded.items():
-        if digests.get(name) != digest:
-            raise PodiumError(
-                f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
-                f"make experiment EXP={record['experiment']}"
-            )
-
-
 def _join(experiment: Experiment) -> None:
     if experiment.training is not None:
         join_processes(experiment.training.device)
-
-
-@contextmanager
-def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
-    """A run that fails before its first step leaves no directory behind."""
-    try:
-        yield
-    except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, ValueError | OSError):
-            raise PodiumError(_sentence(error, cure="make experiment")) from error
-        raise
-
-
-def _sentence(error: Exception, *, cure: str) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; free some space or permissions and `{cure}`"
-    return str(error)
 
 
 # -- carrying it out -----------------------------------------------------------------------------------------------
@@ -166,13 +108,7 @@ def _carry_out(
     )
     screen.say(f"run {run.path}")
     _say_vocabulary(run, screen)
-    with context.stop_wish.listening(), _recorded(context):
-        train_rows = competition.load_train(context.data_dir)
-        metrics = train_run(context, train_rows, read_folds(run.folds, train_rows))
-        if context.is_main and mode != "overfit":
-            screen.say(f"predicting the test set of {competition.name}")
-            prediction.main(run.path, context.data_dir, run.submission)
-            tracker.log_artifact(run.submission)
+    metrics = carry_out(context)
     if context.is_main:
         _close(workspace, context, metrics, mode)
     return run
@@ -198,61 +134,8 @@ def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Com
         resume_run_id=former.get("run_id"),
         **asdict(experiment.tracking),
     )
-    run.update_record(tracking=tracking_record(tracker), status="running")
-    tracker.log_params(flatten(experiment))
-    tracker.log_text(run.config.read_text(encoding="utf-8"), "config.yaml")
-    tracker.log_text("\n".join(f"{name}=={number}" for name, number in record["versions"].items()), "versions.txt")
-    tracker.log_tags(
-        {
-            "competition": competition.name,
-            "experiment": experiment.name,
-            "run": run.path.name,
-            "stage": "train",
-            "commit": record["commit"] or "none",
-            "dirty": str(record["dirty"]).lower(),
-            "folds_sha256": record["folds_sha256"],
-        }
-    )
-    if run.diff.exists():
-        tracker.log_text(run.diff.read_text(encoding="utf-8"), "git.diff")
-    for name, digest in record["data_sha256"].items():
-        tracker.log_data(name, digest, workspace.data_dir(competition.kaggle_slug) / name)
+    describe_run(tracker, run, experiment, competition, workspace.data_dir(competition.kaggle_slug))
     return tracker
-
-
-@contextmanager
-def _recorded(context: RunContext) -> Iterator[None]:
-    """Whatever happens within the block is the run's status in run.json and in the tracker."""
-    started = time.monotonic()
-    status, note = "finished", {}
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as error:
-        status = "interrupted"
-        raise PodiumError(f"{error or 'interrupted'}; go on with: make resume RUN={context.run.path.name}") from error
-    except BaseException as error:
-        status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, ValueError | FloatingPointError | OSError):
-            raise PodiumError(f"{context.run.path.name}: {_sentence(error, cure='make resume')}") from error
-        raise
-    finally:
-        if context.is_main:
-            _record_end(context, status, note, time.monotonic() - started)
-
-
-def _record_end(context: RunContext, status: str, note: Mapping[str, str], seconds: float) -> None:
-    record = context.run.read_record()
-    seconds += float(record.get("wall_seconds") or 0.0)
-    memory = max(peak_memory_bytes(), int(record.get("peak_memory_bytes") or 0))
-    context.tracker.log_metrics({"time/wall_seconds": seconds, "memory/peak_bytes": float(memory)})
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    try:
-        context.run.update_record(
-            status=status, finished=finished, wall_seconds=seconds, peak_memory_bytes=memory, **note
-        )
-    except OSError as error:
-        context.screen.say(f"{context.run.record}: {error.strerror}; its status could not be written")
-    context.tracker.finish({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
 
 
 # -- the closing table ---------------------------------------------------------------------------------------------

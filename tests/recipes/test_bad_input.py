@@ -155,7 +155,7 @@ def test_a_disk_too_small_is_foreseen(small_disk, capsys):
 def test_a_disk_that_fills_up_on_the_way_leaves_a_run_that_resumes(small_disk, capsys, monkeypatch):
     monkeypatch.setattr("pipelines.engine.neural_learner.check_disk", lambda folder, num_bytes: None)
     # Without the developer's uncommitted changes in the run directory, whose size would decide when the disk is full.
-    monkeypatch.setattr("pipelines.stages.train.read_source_state", lambda: SourceState(None, None, "", "0" * 64))
+    monkeypatch.setattr("pipelines.engine.execution.read_source_state", lambda: SourceState(None, None, "", "0" * 64))
     filler = small_disk.runs / "filler"
     filler.write_bytes(b"x" * 800_000)  # the first resume point fits, the checkpoint after it does not
     message = refused(small_disk, capsys, "train", "smoke/mt5_adafactor", *QUICK)

@@ -1,0 +1,179 @@
+"""Starting a run and carrying it out, whoever asks for it: the command line here, or a training kernel on Kaggle."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pandas import DataFrame
+
+from components.training.checkpoint import atomic_file
+from components.training.loop import Interrupted
+from pipelines.adapters.tracker import Tracker, tracking_record
+from pipelines.competitions.competition import Competition
+from pipelines.config.load import flatten, resolve_yaml
+from pipelines.config.schema import Experiment
+from pipelines.engine import prediction
+from pipelines.engine.fold_file import Folds, read_folds, write_folds
+from pipelines.engine.learners import create_learner
+from pipelines.engine.run_directory import (
+    RunDirectory,
+    create_run_directory,
+    hash_data,
+    peak_memory_bytes,
+    start_record,
+)
+from pipelines.engine.source_state import read_source_state
+from pipelines.engine.training_run import RunContext, describe_inputs, train_run
+from pipelines.errors import PodiumError
+
+ObtainFolds = Callable[[DataFrame], Folds]
+
+
+def start_run(
+    runs: Path,
+    experiment: Experiment,
+    competition: Competition,
+    data_dir: Path,
+    *,
+    obtain_folds: ObtainFolds,
+    also: Sequence[str] = (),
+    mode: str | None = None,
+) -> RunDirectory:
+    """A new run directory with all that its folds share: configuration, folds, vocabulary, run.json.
+
+    `obtain_folds` gives the fold of each training row; `also` are texts a trimmed vocabulary must spell as well. Raises
+    PodiumError, and leaves no directory behind, where data, folds or what the experiment asks for are wrong.
+    """
+    train_rows = competition.load_train(data_dir)
+    test_rows = competition.load_test(data_dir, may_be_empty=True)
+    # Read at the end only: what is wrong with it is better known now.
+    competition.load_sample(data_dir, may_be_empty=True)
+    folds = obtain_folds(train_rows)
+    run = create_run_directory(runs, experiment.name)
+    with _nothing_half_written(run):
+        write_folds(run.folds, train_rows, folds)
+        with atomic_file(run.config) as partial:
+            partial.write_text(resolve_yaml(experiment), encoding="utf-8")
+        prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
+        start_record(
+            run=run,
+            experiment=experiment.name,
+            competition=competition.name,
+            source=read_source_state(),
+            entries={
+                "mode": mode,
+                **describe_inputs(experiment, train_rows, folds, hash_data(data_dir)),
+                **prepared,
+            },
+        )
+    return run
+
+
+def check_data(record: Mapping[str, object], data_dir: Path, run: RunDirectory) -> None:
+    """PodiumError naming the file that is not the one a run started with."""
+    recorded, digests = record.get("data_sha256"), hash_data(data_dir)
+    assert isinstance(recorded, Mapping)
+    for name, digest in recorded.items():
+        if digests.get(name) != digest:
+            raise PodiumError(
+                f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
+                f"make experiment EXP={record['experiment']}"
+            )
+
+
+def describe_run(
+    tracker: Tracker, run: RunDirectory, experiment: Experiment, competition: Competition, data_dir: Path
+) -> None:
+    """Note the tracker in run.json, and tell it what went in: parameters, configuration, versions, commit, data."""
+    record = run.read_record()
+    run.update_record(tracking=tracking_record(tracker), status="running")
+    tracker.log_params(flatten(experiment))
+    tracker.log_text(run.config.read_text(encoding="utf-8"), "config.yaml")
+    tracker.log_text("\n".join(f"{name}=={number}" for name, number in record["versions"].items()), "versions.txt")
+    tracker.log_tags(
+        {
+            "competition": competition.name,
+            "experiment": experiment.name,
+            "run": run.path.name,
+            "stage": "train",
+            "commit": record["commit"] or "none",
+            "dirty": str(record["dirty"]).lower(),
+            "folds_sha256": record["folds_sha256"],
+        }
+    )
+    if run.diff.exists():
+        tracker.log_text(run.diff.read_text(encoding="utf-8"), "git.diff")
+    for name, digest in record["data_sha256"].items():
+        tracker.log_data(name, digest, data_dir / name)
+
+
+def carry_out(context: RunContext) -> dict[str, float]:
+    """Train the folds that are not done yet and predict the test set; returns the scores.
+
+    However it ends stands in run.json and in the tracker. Raises PodiumError with the way to go on.
+    """
+    with context.stop_wish.listening(), _recorded(context):
+        train_rows = context.competition.load_train(context.data_dir)
+        metrics = train_run(context, train_rows, read_folds(context.run.folds, train_rows))
+        if context.is_main and not context.is_overfit:
+            context.screen.say(f"predicting the test set of {context.competition.name}")
+            prediction.main(context.run.path, context.data_dir, context.run.submission)
+            context.tracker.log_artifact(context.run.submission)
+    return metrics
+
+
+@contextmanager
+def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
+    """A run that fails before its first step leaves no directory behind."""
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, ValueError | OSError):
+            raise PodiumError(_sentence(error, cure="make experiment")) from error
+        raise
+
+
+@contextmanager
+def _recorded(context: RunContext) -> Iterator[None]:
+    """Whatever happens within the block is the run's status in run.json and in the tracker."""
+    started = time.monotonic()
+    status, note = "finished", {}
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        status = "interrupted"
+        raise PodiumError(f"{error or 'interrupted'}; go on with: make resume RUN={context.run.path.name}") from error
+    except BaseException as error:
+        status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
+        if isinstance(error, ValueError | FloatingPointError | OSError):
+            raise PodiumError(f"{context.run.path.name}: {_sentence(error, cure='make resume')}") from error
+        raise
+    finally:
+        if context.is_main:
+            _record_end(context, status, note, time.monotonic() - started)
+
+
+def _record_end(context: RunContext, status: str, note: Mapping[str, str], seconds: float) -> None:
+    record = context.run.read_record()
+    seconds += float(record.get("wall_seconds") or 0.0)
+    memory = max(peak_memory_bytes(), int(record.get("peak_memory_bytes") or 0))
+    context.tracker.log_metrics({"time/wall_seconds": seconds, "memory/peak_bytes": float(memory)})
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        context.run.update_record(
+            status=status, finished=finished, wall_seconds=seconds, peak_memory_bytes=memory, **note
+        )
+    except OSError as error:
+        context.screen.say(f"{context.run.record}: {error.strerror}; its status could not be written")
+    context.tracker.finish({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
+
+
+def _sentence(error: Exception, *, cure: str) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; free some space or permissions and `{cure}`"
+    return str(error)
