@@ -1,28 +1,25 @@
-"""Kaggle through its official client: what a competition's files, submissions and scores need, and nothing printed.
+"""Kaggle: what a competition's files, submissions and scores need; `kernels` and `datasets` hold the rest.
 
-The client is imported inside the constructor only: importing it authenticates, prints a help text and makes a folder
-in the user's home. Its errors leave here as `PodiumError`s that say what to do; a credential never does.
+Nothing is printed. What goes wrong leaves here as one line that says what to do (`kaggle_errors`).
 """
 
-import contextlib
 import errno
-import io
-import os
 import shutil
-import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.adapters.kaggle_datasets import KaggleDatasets
+from pipelines.adapters.kaggle_errors import SITE, KaggleError, Subject
+from pipelines.adapters.kaggle_kernels import KaggleKernels
+from pipelines.adapters.kaggle_retries import Retries
+from pipelines.adapters.kaggle_session import KaggleSession, is_terminal
 from pipelines.errors import PodiumError
 
-SITE = "https://www.kaggle.com"
-TOKEN_CURE = (
-    f'make a token at {SITE}/settings/api ("Generate New Token") and save it as ~/.kaggle/access_token '
-    "(chmod 600), or set KAGGLE_API_TOKEN"
-)
 PAGE_SIZE = 200
 
 
@@ -35,12 +32,35 @@ class CompetitionFile:
 
 
 @dataclass(frozen=True)
+class CompetitionRules:
+    """What Kaggle's page of a competition says that shapes a submission."""
+
+    slug: str
+    is_code_competition: bool
+    max_daily_submissions: int
+    has_entered: bool
+
+
+@dataclass(frozen=True)
 class SubmissionLimits:
     """Submissions made and still allowed today (UTC); all zero for who has not joined the competition."""
 
     num_today: int
     num_total: int
     num_allowed_now: int
+
+
+@dataclass(frozen=True)
+class Quota:
+    """This week's hours of one kind of accelerator, and when they are renewed."""
+
+    used: timedelta
+    allowed: timedelta
+    renewed: datetime | None
+
+    @property
+    def left(self) -> timedelta:
+        return max(self.allowed - self.used, timedelta())
 
 
 @dataclass(frozen=True)
@@ -58,31 +78,57 @@ class KaggleSubmission:
 class KaggleClient:
     """A signed-in client. Raises `PodiumError` without credentials, or when Kaggle refuses or cannot be reached."""
 
-    def __init__(self) -> None:
-        with _quiet(), _no_new_folder():
-            try:
-                import requests
-                from kaggle.api.kaggle_api_extended import KaggleApi
-                from kagglesdk.competitions.types import competition_api_service
-            except ImportError as error:
-                raise PodiumError(f"kaggle: the client cannot be imported ({error}); run: make setup") from None
-            self._api: Any = KaggleApi()
-            self._types: Any = competition_api_service
-            self._http_error: type[Exception] = requests.RequestException
-            try:
-                self._api.authenticate()
-            except SystemExit:
-                raise PodiumError(_missing_credentials()) from None
-            except requests.RequestException as error:
-                raise self._explained(error, "kaggle") from None
+    def __init__(self, retries: Retries | None = None) -> None:
+        self._session = KaggleSession(retries)
+        self.kernels = KaggleKernels(self._session)
+        self.datasets = KaggleDatasets(self._session)
+        from kagglesdk.competitions.types import competition_api_service
+        from kagglesdk.kernels.types import kernels_api_service
+
+        self._types: Any = competition_api_service
+        self._kernel_types: Any = kernels_api_service
+
+    @property
+    def username(self) -> str:
+        """Whose credentials these are; theirs are the kernels and datasets that can be pushed."""
+        return self._session.username
+
+    @property
+    def retries(self) -> Retries:
+        """How patient this client is; whoever waits with it keeps the same pace."""
+        return self._session.retries
+
+    def quota(self) -> dict[str, Quota]:
+        """This week's hours by accelerator, "GPU" and "TPU"."""
+        request = self._kernel_types.ApiGetAcceleratorQuotaStatisticsRequest()
+        answer = self._session.read(
+            Subject("account", "quota"),
+            lambda: self._session.send(
+                lambda kaggle: kaggle.kernels.kernels_api_client.get_accelerator_quota_statistics, request
+            ),
+        )
+        found = {"GPU": answer.gpu_quota, "TPU": answer.tpu_quota}
+        return {
+            name: Quota(quota.time_used, quota.total_time_allowed, answer.quota_refresh_time)
+            for name, quota in found.items()
+            if quota is not None
+        }
+
+    def rules(self, slug: str) -> CompetitionRules:
+        """Whether kernels are submitted or files, how many a day, and whether one has joined."""
+        request = self._types.ApiGetCompetitionRequest()
+        request.competition_name = slug
+        found = self._ask(slug, lambda kaggle: kaggle.competitions.competition_api_client.get_competition, request)
+        return CompetitionRules(
+            slug, found.is_kernels_submissions_only, found.max_daily_submissions, found.user_has_entered
+        )
 
     def list_files(self, slug: str) -> list[CompetitionFile]:
         """The data files of a competition, from all pages of the answer."""
         files: list[CompetitionFile] = []
         page_token = None
         while page_token != "":
-            with self._talking(slug):
-                page = self._api.competition_list_files(slug, page_token=page_token, page_size=PAGE_SIZE)
+            page = self._read(slug, partial(self._list_page, slug, page_token))
             files += [CompetitionFile(file.name, file.total_bytes) for file in page.files or []]
             page_token = page.next_page_token or ""
         return files
@@ -97,8 +143,11 @@ class KaggleClient:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part, unpacked = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.unpacked")
         try:
-            with self._talking(slug, is_progress_shown=True):
-                self._api.competition_download_files(slug, path=str(part), quiet=not sys.stderr.isatty())
+            self._session.read(
+                Subject("competition", slug),
+                lambda: self._session.api.competition_download_files(slug, path=str(part), quiet=not is_terminal()),
+                is_progress_shown=True,
+            )
             shutil.rmtree(unpacked, ignore_errors=True)
             _unpack(part / f"{slug}.zip", unpacked)
             files = _move_in(unpacked, folder)
@@ -113,17 +162,33 @@ class KaggleClient:
 
     def submission_limits(self, slug: str) -> SubmissionLimits:
         """How many submissions today still allows."""
-        with self._talking(slug):
-            limits = self._api.competition_get_submission_limits(slug)
+        limits = self._read(slug, lambda: self._session.api.competition_get_submission_limits(slug))
         return SubmissionLimits(limits.num_today, limits.num_total, limits.num_allowed_now)
 
     def submit_file(self, slug: str, path: Path, message: str) -> int:
         """Upload a file as a submission and return its ref; Kaggle scores it later (`submission`)."""
-        with self._talking(slug):
-            answer = self._api.competition_submit(str(path), message, slug, quiet=True)
-        # Up to 2.2.4 the client only prints that an upload failed; what it returns then has no ref.
-        if not answer.ref:
-            raise PodiumError(f"{path}: the upload to {slug} failed ({answer.message}); try again in a minute")
+        answer = self._submit(slug, message, lambda: self._submit_file(slug, path, message))
+        return int(answer.ref)
+
+    def submit_kernel(
+        self, slug: str, kernel: str, version: int, message: str, *, file_name: str = "submission.csv"
+    ) -> int:
+        """Submit a finished kernel version to a code competition and return the ref.
+
+        Kaggle runs the version again over the hidden test set and scores the file of that name. Raises `KaggleError`,
+        with `status` 403 where it takes such submissions from its page only.
+        """
+        request = self._types.ApiCreateCodeSubmissionRequest()
+        request.competition_name, request.file_name, request.submission_description = slug, file_name, message
+        request.kernel_owner, request.kernel_slug = kernel.split("/")
+        request.kernel_version = version
+        answer = self._submit(
+            slug,
+            message,
+            lambda: self._session.send(
+                lambda kaggle: kaggle.competitions.competition_api_client.create_code_submission, request
+            ),
+        )
         return int(answer.ref)
 
     def submission(self, ref: int) -> KaggleSubmission:
@@ -131,55 +196,54 @@ class KaggleClient:
         request = self._types.ApiGetSubmissionRequest()
         request.ref = ref
         try:
-            with _quiet(), self._api.build_kaggle_client() as kaggle:
-                return _as_submission(kaggle.competitions.competition_api_client.get_submission(request))
-        except self._http_error as error:
-            if _status(error) == 404:
+            answer = self._session.read(
+                Subject("submission", f"submission {ref}"),
+                lambda: self._session.send(
+                    lambda kaggle: kaggle.competitions.competition_api_client.get_submission, request
+                ),
+            )
+        except KaggleError as error:
+            if error.status == 404:
                 return KaggleSubmission(ref, "PENDING", None, None, "")
-            raise self._explained(error, f"submission {ref}") from None
+            raise
+        return _as_submission(answer)
 
     def submissions(self, slug: str) -> list[KaggleSubmission]:
         """The newest submissions of a competition (one page), newest first."""
-        with self._talking(slug):
-            found = self._api.competition_submissions(slug, page_size=PAGE_SIZE)
+        found = self._read(slug, lambda: self._session.api.competition_submissions(slug, page_size=PAGE_SIZE))
         return [_as_submission(submission) for submission in found or []]
 
-    @contextlib.contextmanager
-    def _talking(self, slug: str, *, is_progress_shown: bool = False) -> Iterator[None]:
-        try:
-            with _quiet(is_progress_shown=is_progress_shown):
-                yield
-        except self._http_error as error:
-            raise self._explained(error, slug) from None
+    def _submit(self, slug: str, message: str, send: Callable[[], Any]) -> Any:  # noqa: ANN401 (the client's answer)
+        """Send what costs one of the day's submissions; where the answer is lost, look whether a new one is there."""
+        before = {submission.ref for submission in self.submissions(slug)}
 
-    def _explained(self, error: Exception, what: str) -> PodiumError:
-        status, said = _status(error), " ".join(str(error).split())
-        match status:
-            case None:
-                return PodiumError(f"{what}: Kaggle cannot be reached ({type(error).__name__}); check the network")
-            case 401:
-                return PodiumError(f"{what}: Kaggle does not accept your credentials (401); {TOKEN_CURE}")
-            case 403:
-                rules = f"{SITE}/competitions/{what}/rules"
-                return PodiumError(f"{what}: Kaggle refuses (403: {said}); accept the competition's rules at {rules}")
-            case 404:
-                cure = f"take the slug from the address of its page, {SITE}/competitions/<slug>"
-                return PodiumError(f"{what}: Kaggle knows no such competition (404); {cure}")
-            case 429:
-                return PodiumError(f"{what}: too many requests (429); wait a few minutes and try again")
-        cure = "try again later" if status >= 500 else "correct what it says"
-        return PodiumError(f"{what}: Kaggle answered {status}: {said}; {cure}")
+        def arrived() -> Any:  # noqa: ANN401
+            found = self._session.api.competition_submissions(slug, page_size=PAGE_SIZE) or []
+            return next((entry for entry in found if entry.ref not in before and entry.description == message), None)
 
+        answer = self._session.change(Subject("competition", slug), send, arrived)
+        if not answer.ref:
+            raise KaggleError(
+                f"{slug}: Kaggle took no submission ({getattr(answer, 'message', '') or 'it says no more'}); "
+                f"look at {SITE}/competitions/{slug}/submissions before you try again"
+            )
+        return answer
 
-def _status(error: Exception) -> int | None:
-    """The HTTP status of an error; a JSON body with a `code` overrules it, for Kaggle sends some errors as 200."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return None
-    try:
-        return int(response.json()["code"])
-    except (ValueError, KeyError, TypeError):
-        return int(response.status_code)
+    def _submit_file(self, slug: str, path: Path, message: str) -> Any:  # noqa: ANN401
+        answer = self._session.api.competition_submit(str(path), message, slug, quiet=True)
+        # Up to 2.2.4 the client only prints that an upload failed; what it returns then has no ref.
+        if not answer.ref:
+            raise KaggleError(f"{path}: the upload to {slug} failed ({answer.message}); try again in a minute")
+        return answer
+
+    def _list_page(self, slug: str, page_token: str | None) -> Any:  # noqa: ANN401
+        return self._session.api.competition_list_files(slug, page_token=page_token, page_size=PAGE_SIZE)
+
+    def _ask(self, slug: str, method: Callable[[Any], Callable[[Any], Any]], request: object) -> Any:  # noqa: ANN401
+        return self._read(slug, lambda: self._session.send(method, request))
+
+    def _read(self, slug: str, function: Callable[[], Any]) -> Any:  # noqa: ANN401
+        return self._session.read(Subject("competition", slug), function)
 
 
 def _as_submission(answer: Any) -> KaggleSubmission:  # noqa: ANN401  (a class of the client, which is not imported here)
@@ -196,42 +260,6 @@ def _as_submission(answer: Any) -> KaggleSubmission:  # noqa: ANN401  (a class o
 def _as_score(text: str | None) -> float | None:
     """Scores travel as strings, empty while hidden."""
     return float(text) if text else None
-
-
-def _missing_credentials() -> str:
-    """Names where a token was found, never the token."""
-    from kagglesdk.kaggle_env import get_access_token_from_env
-
-    token, source = get_access_token_from_env()
-    if token:
-        where = "KAGGLE_API_TOKEN" if source == "KAGGLE_API_TOKEN" else "~/.kaggle/access_token"
-        return f"kaggle: the token in {where} is not valid (expired or revoked?); {TOKEN_CURE}"
-    return f"kaggle: no credentials found; {TOKEN_CURE}"
-
-
-@contextlib.contextmanager
-def _quiet(*, is_progress_shown: bool = False) -> Iterator[None]:
-    """The client prints help, warnings and errors; whatever matters of it is raised. Its progress bar is on stderr."""
-    hidden = io.StringIO()
-    errors = contextlib.nullcontext() if is_progress_shown else contextlib.redirect_stderr(hidden)
-    with contextlib.redirect_stdout(hidden), errors:
-        yield
-
-
-@contextlib.contextmanager
-def _no_new_folder() -> Iterator[None]:
-    """Importing the client makes its configuration folder; one that was not there and stays empty goes again."""
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folders = [Path.home() / ".kaggle", config_home / "kaggle"]
-    if os.environ.get("KAGGLE_CONFIG_DIR"):
-        folders.append(Path(os.environ["KAGGLE_CONFIG_DIR"]))
-    absent = [folder for folder in folders if not folder.exists()]
-    try:
-        yield
-    finally:
-        for folder in absent:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def _unpack(archive: Path, folder: Path) -> None:

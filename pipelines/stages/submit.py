@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from components.metrics import METRICS
-from pipelines.adapters.kaggle_client import SITE, KaggleClient, KaggleSubmission
+from pipelines.adapters.kaggle_client import KaggleClient, KaggleSubmission
+from pipelines.adapters.kaggle_errors import SITE
 from pipelines.adapters.ledger import enter_submission, ledger_tags
 from pipelines.adapters.local_host import LeaderboardRow, LocalHost, Receipt
 from pipelines.competitions.competition import Competition, load_competition

@@ -8,11 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fakes import KaggleStandIn, Refusal, StandInCompetition
+from kaggle_standin import KaggleStandIn, Refusal, StandInCompetition, connect, sign_in
 from rich.console import Console
 from tiny_competition import install_competition
 
 from pipelines.adapters.kaggle_client import CompetitionFile, KaggleClient, KaggleSubmission, SubmissionLimits
+from pipelines.adapters.kaggle_retries import Retries
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 from pipelines.stages.download import download
@@ -38,13 +39,10 @@ def server():
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A home without credentials, and no KAGGLE_ variable of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
-        monkeypatch.delenv(name)
     folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(folder / "kaggle"))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    sign_in(monkeypatch, folder)
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
     return folder
 
 
@@ -53,18 +51,18 @@ def local_api(server, home, monkeypatch):
     """Point the imported client at the server; nothing else of it is touched."""
     monkeypatch.setenv("KAGGLE_USERNAME", "alice")
     monkeypatch.setenv("KAGGLE_KEY", "secret-key")
-    from kaggle.api.kaggle_api_extended import KaggleApi
-    from kagglesdk import kaggle_env
-
-    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, server.url)
-    monkeypatch.setattr(KaggleApi, "args", ["--local"])
-    monkeypatch.setattr(KaggleApi, "config", str(home / "kaggle" / "kaggle.json"))
-    return KaggleApi
+    connect(monkeypatch, server)
 
 
 @pytest.fixture
-def client(local_api):
-    return KaggleClient()
+def naps():
+    """The pauses a client took, none of which a test waits for."""
+    return []
+
+
+@pytest.fixture
+def client(local_api, naps):
+    return KaggleClient(Retries(sleep=naps.append))
 
 
 def message_of(error: pytest.ExceptionInfo) -> str:
@@ -224,7 +222,7 @@ def test_archive_members_cannot_leave_the_folder(client, server, tmp_path):
 
 
 def test_submit_and_read_the_score(client, server, tmp_path):
-    server.num_unknown_polls = server.num_pending_polls = 1
+    server.contests.num_unknown_polls = server.contests.num_pending_polls = 1
     path = tmp_path / "submission.csv"
     path.write_bytes(b"id,label\n1,0.5\n")
     assert client.submission_limits("tiny-task") == SubmissionLimits(num_today=0, num_total=0, num_allowed_now=5)
@@ -254,7 +252,7 @@ def test_a_failed_submission_says_why(client, server, tmp_path):
 
 def test_a_failed_upload_is_an_error(client, server, tmp_path):
     """2.2.4 prints it and returns an answer without a ref; 2.2.5 raises."""
-    server.upload_status = 400
+    server.contests.upload_status = 400
     path = tmp_path / "submission.csv"
     path.write_text("id,label\n")
     with pytest.raises(PodiumError, match=r"failed|answered 400"):
@@ -276,7 +274,7 @@ def test_a_failed_upload_is_an_error(client, server, tmp_path):
     ],
 )
 def test_refusals_are_explained(client, server, refusal, said):
-    server.faults["GetSubmissionLimits"].append(refusal)
+    server.faults["GetSubmissionLimits"] += [refusal] * 6
     with pytest.raises(PodiumError) as error:
         client.submission_limits("tiny-task")
     assert message_of(error) == said

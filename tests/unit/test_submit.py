@@ -2,12 +2,11 @@
 
 import io
 import json
-import os
 import re
 from datetime import UTC, datetime
 
 import pytest
-from fakes import KaggleStandIn, StandInCompetition
+from kaggle_standin import KaggleStandIn, StandInCompetition, connect, sign_in
 from rich.console import Console
 from tiny_competition import install_competition, make_run, write_lines
 
@@ -209,27 +208,15 @@ def test_a_long_leaderboard_shows_its_head_and_the_own_row(workspace, screen):
 
 @pytest.fixture
 def kaggle(workspace, tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("KAGGLE_")]:
-        monkeypatch.delenv(name)
-    for name, value in {
-        "HOME": str(tmp_path / "home"),
-        "KAGGLE_CONFIG_DIR": str(tmp_path / "home" / "kaggle"),
-        "KAGGLE_USERNAME": "alice",
-        "KAGGLE_KEY": "secret-key",
-    }.items():
-        monkeypatch.setenv(name, value)
-    from kaggle.api.kaggle_api_extended import KaggleApi
-    from kagglesdk import kaggle_env
-
+    sign_in(monkeypatch, tmp_path / "home")
     with KaggleStandIn({"tiny-task": StandInCompetition({})}) as server:
-        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.LOCAL, server.url)
-        monkeypatch.setattr(KaggleApi, "args", ["--local"])
+        connect(monkeypatch, server)
         yield server
 
 
 def test_kaggle_scores_a_file(workspace, kaggle, screen):
     folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
-    kaggle.num_unknown_polls = 1
+    kaggle.contests.num_unknown_polls = 1
     entry = submit(workspace, experiment="first_try", host="kaggle", message="fold 0 only", console=screen)
     assert (entry["host"], entry["ref"], entry["status"]) == ("kaggle", 5000, "COMPLETE")
     assert entry["public"] == {"rmse": 0.81234}
@@ -243,7 +230,7 @@ def test_kaggle_scores_a_file(workspace, kaggle, screen):
 
 def test_waiting_is_taken_up_again_without_a_second_submission(workspace, kaggle, screen):
     make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
-    kaggle.num_pending_polls = 1
+    kaggle.contests.num_pending_polls = 1
     options = {"experiment": "first_try", "host": "kaggle"}
     assert error_of(workspace, patience_seconds=0, **options) == (
         "tiny-task: submission 5000 has no score after 0 s; see "
