@@ -259,7 +259,9 @@ def _read_stream(answer: Response) -> Iterator[LogLine]:
     if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
         yield from _parse_log(answer.text)
         return
-    for line in answer.iter_lines():
+    # Where the length of the parts is not sent, whoever reads many bytes at once waits for as many.
+    is_chunked = answer.headers.get("Transfer-Encoding", "") == "chunked"
+    for line in answer.iter_lines(chunk_size=512 if is_chunked else 1):
         text = line.decode("utf-8", "replace")
         payload = text.removeprefix("data:").strip() if text.startswith("data:") else ""
         if payload == "END_OF_LOG":

@@ -17,9 +17,7 @@ def grade(answers: bytes, submission: bytes) -> tuple[str, str]:
         raise Ungradable(f"Submission Scoring Error: expected the columns {','.join(columns)}, found {found}")
     given = {row[columns[0]]: row[columns[1]] for row in rows}
     if len(rows) != len(truth) or set(given) != {row[columns[0]] for row in truth}:
-        raise Ungradable(
-            f"Submission Scoring Error: it must have {len(truth)} rows, the ids of the sample"
-        )
+        raise Ungradable(f"Submission Scoring Error: it must have {len(truth)} rows, the ids of the sample")
     shares = [
         [given[row[columns[0]]] == row[columns[1]] for row in truth if row["Usage"] == usage]
         for usage in ("Public", "Private")

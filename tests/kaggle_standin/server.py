@@ -1,6 +1,7 @@
 """The stand-in's front: an HTTP server on loopback with Kaggle's paths, JSON shapes, redirects and error bodies."""
 
 import base64
+import itertools
 import json
 import tempfile
 import threading
@@ -232,14 +233,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.close_connection = True
-        for event in self.stand_in.kernels.stream(session):
+        for event in itertools.chain(self.stand_in.kernels.stream(session), [""]):
             faults = self.stand_in.faults["log"]
             if faults and faults.pop(0):
                 return
-            self.wfile.write(event.encode())
+            self.wfile.write(f"{len(event.encode()):x}\r\n{event}\r\n".encode())
             self.wfile.flush()
 
     def _body(self) -> bytes:

@@ -1,0 +1,120 @@
+"""A kernel as `podium kernel build` left it: its folder, its datasets, and the digests that tell a later change."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.workspace import Workspace
+from pipelines.errors import PodiumError
+
+MANIFEST, DATASET_METADATA = "MANIFEST.json", "dataset-metadata.json"
+
+
+@dataclass(frozen=True)
+class DatasetFolder:
+    """A flat folder that travels as a private dataset; `digest` is that of its content."""
+
+    dataset: str
+    kind: str
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class BuiltKernel:
+    """What MANIFEST.json says; `digest` is that of all that a push would send."""
+
+    folder: Path
+    kernel: str
+    mode: str
+    competition: str
+    kaggle_slug: str
+    experiment: str
+    run: str
+    bundle_sha256: str
+    digest: str
+    datasets: tuple[DatasetFolder, ...]
+    timeout_seconds: int | None
+
+    @property
+    def slug(self) -> str:
+        return self.kernel.split("/")[-1]
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / MANIFEST
+
+
+def load_built_kernel(workspace: Workspace, name: str) -> BuiltKernel:
+    """The built kernel of a slug. Raises `PodiumError` where it is not built, or was changed since."""
+    folder = workspace.build / "kernels" / name
+    manifest = _load_manifest(workspace, folder)
+    try:
+        _check_files(folder, manifest["files"])
+        datasets = tuple(_dataset(workspace, dataset) for dataset in manifest.get("datasets", ()))
+        sent = {key: manifest.get(key) for key in ("kernel", "bundle_sha256", "files", "datasets")}
+        timeout = manifest.get("timeout_seconds")
+        return BuiltKernel(
+            folder=folder,
+            kernel=manifest["kernel"],
+            mode=manifest["mode"],
+            competition=manifest["competition"],
+            kaggle_slug=manifest["kaggle_slug"],
+            experiment=manifest["experiment"],
+            run=manifest.get("run") or "",
+            bundle_sha256=manifest["bundle_sha256"],
+            digest=_digest_of(sent),
+            datasets=datasets,
+            timeout_seconds=None if timeout is None else int(timeout),
+        )
+    except KeyError as error:
+        raise PodiumError(f"{folder / MANIFEST}: {error} is missing; build it again: make kernel K={name}") from None
+
+
+def _load_manifest(workspace: Workspace, folder: Path) -> Mapping[str, Any]:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = sorted(path.parent.name for path in workspace.build.glob(f"kernels/*/{MANIFEST}"))
+        near = difflib.get_close_matches(folder.name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"build it with: make kernel K={folder.name}"
+        raise PodiumError(f"kernel {folder.name}: not built ({path} is not there); {hint}") from None
+    except (OSError, ValueError) as error:
+        raise PodiumError(f"{path}: cannot be read ({error}); build it again: make kernel K={folder.name}") from None
+    if not isinstance(content, dict):
+        raise PodiumError(f"{path}: holds no JSON object; build it again: make kernel K={folder.name}")
+    return content
+
+
+def _dataset(workspace: Workspace, described: Mapping[str, Any]) -> DatasetFolder:
+    folder = workspace.build / "datasets" / str(described["slug"]).split("/")[-1]
+    _check_files(folder, described["files"])
+    path = folder / DATASET_METADATA
+    extra = sorted({file.name for file in folder.iterdir()} - {DATASET_METADATA, *described["files"]})
+    if extra:
+        raise PodiumError(f"{folder / extra[0]}: is not of this dataset, but would be uploaded; take it away")
+    try:
+        name = str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError) as error:
+        raise PodiumError(f"{path}: names no dataset ({error}); build the kernel again") from None
+    return DatasetFolder(name, str(described.get("kind", "")), folder, _digest_of(described["files"]))
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise PodiumError(f"{path}: is gone since the kernel was built; build it again")
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise PodiumError(f"{path}: was changed after the kernel was built; build it again")
+
+
+def _digest_of(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
