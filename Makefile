@@ -1,7 +1,7 @@
 # The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
-.PHONY: help setup data experiment resume find-lr predict submit compare new runs ui test check bench lock format clean
+.PHONY: help setup data experiment resume find-lr predict push submit compare new runs ui test check bench lock format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,6 +31,8 @@ find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
 	@$(BIN)/podium find-lr $(EXP) $(SET)
 predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=
 	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
+push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its output; AGAIN=1 pushes the same once more
+	@$(BIN)/podium push $(K) --wait $(if $(AGAIN),--again)
 submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, to its leaderboard
 	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN))
 compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EXP=

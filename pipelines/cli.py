@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from pipelines.cli_kernels import add_kernel_commands
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
@@ -225,6 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("overrides", nargs="*", metavar="key=value")
     config.add_argument("--schema", action="store_true")
     _add(commands, "lock", _lock, "accept that resolved experiments changed")
+    add_kernel_commands(partial(_add, commands))
     _add_data(commands)
     _add_new(commands)
 

@@ -42,6 +42,7 @@ def test_the_house_as_it_stands_keeps_its_contracts(copy):
         ("pipelines/stages/predict.py", "import pipelines.stages.train", "Stages know nothing of each other"),
         ("pipelines/engine/observer.py", "import omegaconf", "Only pipelines.config"),
         ("pipelines/stages/train.py", "import mlflow", "Only the MLflow tracker"),
+        ("pipelines/stages/push.py", "def late():\n    import kagglesdk", "Only Kaggle's session"),
     ],
 )
 def test_a_planted_import_is_found(copy, module, line, contract):
