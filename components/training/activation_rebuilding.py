@@ -6,12 +6,16 @@ saves), the feed-forward's activation from its argument. Here each such operatio
 saved-tensor hook drops the result, and the backward pass repeats that one operation. Nothing else runs twice, no random
 number is drawn twice and there is no second graph. Dropout masks, which take up to four bytes an element, become bits.
 
+What else may be repeated is a choice (`Again`), from wide products to everything. A layer that ends in a norm can drop
+all but the norm's argument and spare the product that made it, which a checkpoint would repeat: a third of its work. Of
+operations chained over several layers each runs once.
+
 Gradients are those without a plan to the bit: the same kernels run on the same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from enum import Enum
+from enum import Flag, auto
 from typing import Any
 
 import torch
@@ -22,12 +26,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from components.training.activation_bits import SMALLEST, Bits, build_bits, draw_mask, drop_again
+
 # Operations that save an argument from which their result follows cheaply. Not those that save their result (relu,
 # tanh, softmax): there is nothing to win.
 Operation = Callable[..., Any]
 
 CHEAP: frozenset[object] = frozenset(
     {
+        functional.embedding,
         functional.gelu,
         functional.group_norm,
         functional.hardswish,
@@ -38,17 +45,27 @@ CHEAP: frozenset[object] = frozenset(
         functional.silu,
     }
 )
+# Operations that save nothing of their arguments: of use only where those can be had again
+PASSING: frozenset[object] = frozenset({torch.Tensor.contiguous, torch.Tensor.reshape})
+SUMS: frozenset[object] = frozenset({torch.add, torch.Tensor.add, torch.Tensor.__radd__})
 BATCH_NORM_ARGUMENTS = 8  # as torch's own modules pass them, by position
-SMALLEST = 2048  # elements; below, the note costs more than the memory is worth
-WIDENING = 2  # times as many features out as in
+WIDENING = 2  # times as many features out as in; narrowing where it is the other way round
 
 
-class Products(Enum):
-    """Which linear products are repeated; each costs its share of the forward pass."""
+class Again(Flag):
+    """What is repeated besides norms, activations and casts; each product costs its share of the forward pass."""
 
-    NONE = 0
-    WIDENING = 1
-    ALL = 2
+    NOTHING = 0
+    WIDENING = auto()
+    """Products of more than they read."""
+    LINEAR = auto()
+    """All linear products whose result is saved."""
+    ATTENTION = auto()
+    """Attention kernels that draw no mask."""
+    SUMS = auto()
+    """Dropout, and sums of what can be had without a narrowing product (the dearest for what it yields)."""
+    NARROWING = auto()
+    """Sums whose terms need one, too."""
 
 
 class Kept:
@@ -78,6 +95,7 @@ class _Rebuilt:
     ) -> None:
         self.operation, self.args, self.kwargs = operation, args, kwargs
         self.version, self.autocast = result._version, _autocast_settings(result.device.type)
+        self.is_dear = False
         self.num_saves = self.num_waiting = 0
         self.value: Tensor | None = None
 
@@ -115,6 +133,17 @@ class _View:
         return self.source.take_saved().as_strided(self.shape, self.strides, self.offset)
 
 
+class _Result:
+    """What an operation saved of its own result, before it could be noted how that came about."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.packed: Kept | _View = Kept(tensor)
+
+    def unpack(self) -> Tensor:
+        return self.packed.take() if isinstance(self.packed, Kept) else self.packed.unpack()
+
+
 def _taken(argument: object) -> object:
     return argument.take() if isinstance(argument, Kept | _View) else argument
 
@@ -124,60 +153,6 @@ def _autocast_settings(device: str) -> Callable[[], AbstractContextManager[objec
         return nullcontext
     dtype = torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype, cache_enabled=False)
-
-
-# -- masks -----------------------------------------------------------------------------------------------------------
-
-
-class _Bits:
-    """A tensor of two values, one of them zero, one bit an element; exact, or not made (`build_bits`)."""
-
-    def __init__(self, is_set: Tensor, value: Tensor | None) -> None:
-        self.shape, self.value, self.device = is_set.shape, value, is_set.device
-        flat = is_set.reshape(-1).view(torch.uint8)
-        padded = functional.pad(flat, (0, -len(flat) % 8))
-        self.bits = _gathered(padded.view(torch.int64))
-
-    def unpack(self) -> Tensor:
-        count = self.shape.numel()
-        lanes = _byte_table(self.device).index_select(0, self.bits.int())  # (N / 8,) int64, a byte for each bit
-        is_set = lanes.view(torch.uint8)[:count].view(self.shape)
-        return is_set.bool() if self.value is None else is_set * self.value
-
-
-def _gathered(lanes: Tensor) -> Tensor:
-    """Eight bytes of 0 or 1 as one byte: the product moves byte i's bit to bit 56 + i."""
-    return (lanes * 0x0102040810204080 >> 56).to(torch.uint8)
-
-
-_TABLES: dict[torch.device, Tensor] = {}
-
-
-def _byte_table(device: torch.device) -> Tensor:
-    """For each byte that `_gathered` yields, the eight bytes it came from."""
-    if device not in _TABLES:
-        flags = (torch.arange(256)[:, None] >> torch.arange(8)) & 1  # (256, 8)
-        lanes = flags.to(torch.uint8).view(torch.int64).squeeze(1)  # (256,)
-        order = _gathered(lanes).long()
-        _TABLES[device] = torch.empty_like(lanes).index_copy_(0, order, lanes).to(device)
-    return _TABLES[device]
-
-
-def build_bits(tensor: Tensor) -> _Bits | None:
-    """`tensor` as bits: a bool tensor, or one on the CPU of zeros and one other value, as dropout draws there."""
-    if tensor.numel() < SMALLEST or not tensor.is_contiguous():
-        return None
-    if tensor.dtype == torch.bool:
-        return _Bits(tensor, None)
-    if tensor.device.type != "cpu" or not tensor.is_floating_point():
-        return None
-    # A few elements tell a mask from other tensors; then all are held against it
-    head = tensor.view(-1)[:64]
-    value = head.max()
-    if not bool(((head == 0) | (head == value)).all()) or not bool(value > 0):
-        return None
-    is_set = tensor == value
-    return _Bits(is_set, value) if torch.equal(is_set * value, tensor) else None
 
 
 # -- one call of a layer ---------------------------------------------------------------------------------------------
@@ -190,11 +165,14 @@ _CROSSING = WeakTensorKeyDictionary()
 class _Notes(TorchFunctionMode):
     """Notes, while a layer runs, how results came about that can be rebuilt; its `pack` drops them."""
 
-    def __init__(self, products: Products, arguments: Sequence[object]) -> None:
+    def __init__(self, again: Again, arguments: Sequence[object]) -> None:
         super().__init__()
-        self.products = products
+        self.again = again
         # By address of the storage; the weak references keep the addresses from being given away
         self.by_storage: dict[int, tuple[StorageWeakRef, _Rebuilt]] = {}
+        self.masks: dict[int, tuple[StorageWeakRef, Bits]] = {}
+        self.newest_bits: Bits | None = None
+        self.unsettled: list[_Result] | None = None
         tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
         for tensor in tensors:
             crossing = _CROSSING.get(tensor)  # type: ignore[no-untyped-call]
@@ -213,13 +191,24 @@ class _Notes(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is functional.linear and isinstance(args[0], Tensor):
             return self.linear(args[0], args[1:], kwargs)
+        if func is functional.dropout and isinstance(args[0], Tensor):
+            return self.dropout(args[0], *args[1:], **kwargs)  # type: ignore[arg-type]
+        if func is functional.scaled_dot_product_attention:
+            return self.attention(args, kwargs)
         result = func(*args, **kwargs)
         if func in CHEAP:
             self.note(func, args, kwargs, result)
         elif func is functional.batch_norm and len(args) == BATCH_NORM_ARGUMENTS and args[5]:
             # In training the running statistics are written only
             self.note(func, (args[0], None, None, *args[3:]), kwargs, result)
+        elif func in PASSING:
+            if (source := self.find(args[0])) is not None:
+                self.note(func, args, kwargs, result, is_dear=source.is_dear)
+        elif func in SUMS and Again.SUMS in self.again:
+            self.sum(func, args, kwargs, result)
         return result
+
+    # -- operations --------------------------------------------------------------------------------------------------
 
     def linear(self, x: Tensor, rest: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor:
         kind = x.device.type
@@ -231,16 +220,76 @@ class _Notes(TorchFunctionMode):
         product: Operation = functional.linear
         result: Tensor = product(x, *rest, **kwargs)
         is_wide = result.shape[-1] >= WIDENING * x.shape[-1]
-        if self.products is Products.ALL or (self.products is Products.WIDENING and is_wide):
-            self.note(product, (x, *rest), kwargs, result)
+        if Again.LINEAR in self.again or (Again.WIDENING in self.again and is_wide):
+            is_dear = x.shape[-1] >= WIDENING * result.shape[-1]
+            self.note(product, (x, *rest), kwargs, result, is_dear=is_dear)
         return result
 
-    def note(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: Tensor) -> None:
+    def attention(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Tensor:
+        """The kernels save their result and a normaliser; the first can be had again."""
+        kernel: Operation = functional.scaled_dot_product_attention
+        if Again.ATTENTION not in self.again or _draws(*args, **kwargs):
+            result: Tensor = kernel(*args, **kwargs)
+            return result
+        self.unsettled = []
+        result = kernel(*args, **kwargs)
+        self.note(kernel, args, kwargs, result)
+        found = self.find(result)
+        for saved in self.unsettled:
+            if found is not None and found is self.find(saved.tensor):
+                found.num_saves, found.num_waiting = found.num_saves + 1, found.num_waiting + 1
+                saved.packed = _View(found, saved.tensor)
+            del saved.tensor
+        self.unsettled = None
+        return result
+
+    def dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        """The same kernels and random numbers as torch's; the mask becomes bits at once."""
+        draws = training and 0 < p < 1 and not inplace
+        if not draws or input.numel() < SMALLEST or not input.is_contiguous() or not input.requires_grad:
+            return functional.dropout(input, p, training, inplace)
+        if input.device.type == "cpu":
+            mask, bits = draw_mask(input, p)
+            storage = mask.untyped_storage()
+            self.masks[storage._cdata] = StorageWeakRef(storage), bits  # type: ignore[no-untyped-call]
+            result = input * mask
+        else:
+            result, _ = torch.native_dropout(input, p, True)  # whose mask `pack` sees
+            assert self.newest_bits is not None
+            bits = self.newest_bits
+        source = self.find(input)
+        if source is not None and Again.SUMS in self.again:
+            self.note(drop_again, (input, bits, 1 / (1 - p)), {}, result, is_dear=source.is_dear)
+        return result
+
+    def sum(self, func: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: Tensor) -> None:
+        """Note a sum of what is at hand anyway: given, or to be had again."""
+        terms = [term for term in args if isinstance(term, Tensor)]
+        found = [self.find(term) for term in terms]
+        are_given = (term.untyped_storage()._cdata in self.given for term in terms)
+        is_dear = any(term is not None and term.is_dear for term in found)
+        if is_dear and Again.NARROWING not in self.again:
+            return
+        if all(term is not None or is_given for term, is_given in zip(found, are_given, strict=True)):
+            self.note(func, args, kwargs, result)
+
+    # -- what is noted -----------------------------------------------------------------------------------------------
+
+    def note(
+        self,
+        operation: Operation,
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+        result: Tensor,
+        *,
+        is_dear: bool = False,
+    ) -> None:
         if result.numel() < SMALLEST or not result.requires_grad or _has_storage_of(result, args):
             return
         sources = [self.source(argument) for argument in args]
         named = {name: self.source(value) for name, value in kwargs.items()}
         rebuilt = _Rebuilt(operation, sources, named, result)
+        rebuilt.is_dear = is_dear
         _CROSSING[result] = rebuilt
         self.enter(result, rebuilt)
 
@@ -254,12 +303,14 @@ class _Notes(TorchFunctionMode):
         found = self.find(argument)
         return Kept(argument) if found is None else _View(found, argument)
 
-    def find(self, tensor: Tensor) -> _Rebuilt | None:
+    def find(self, tensor: object) -> _Rebuilt | None:
         """What `tensor` is, or is a view of; None where it was changed in place since."""
+        if not isinstance(tensor, Tensor):
+            return None
         _, found = self.by_storage.get(tensor.untyped_storage()._cdata, (None, None))
         return found if found is not None and found.version == tensor._version else None
 
-    def pack(self, tensor: Tensor) -> Kept | _View | _Bits:
+    def pack(self, tensor: Tensor) -> Kept | _View | _Result | Bits:
         if tensor.numel() < SMALLEST or isinstance(tensor, nn.Parameter):
             return Kept(tensor)
         found = self.find(tensor)
@@ -267,9 +318,21 @@ class _Notes(TorchFunctionMode):
             found.num_saves += 1
             found.num_waiting += 1
             return _View(found, tensor)
-        if tensor.requires_grad or tensor.untyped_storage()._cdata in self.given:
+        storage = tensor.untyped_storage()._cdata
+        if storage in self.masks:
+            return self.masks[storage][1]
+        if self.unsettled is not None:
+            self.unsettled.append(_Result(tensor))
+            return self.unsettled[-1]
+        if tensor.requires_grad or storage in self.given:
             return Kept(tensor)
-        return build_bits(tensor) or Kept(tensor)
+        self.newest_bits = build_bits(tensor)
+        return self.newest_bits or Kept(tensor)
+
+
+def _draws(*args: object, **kwargs: object) -> bool:
+    """Whether a call of attention has dropout, its fifth argument."""
+    return bool(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
 
 
 def _has_storage_of(result: Tensor, args: Sequence[object]) -> bool:
@@ -278,7 +341,7 @@ def _has_storage_of(result: Tensor, args: Sequence[object]) -> bool:
     return any(isinstance(argument, Tensor) and argument.untyped_storage()._cdata == storage for argument in args)
 
 
-def _unpack(packed: Kept | _View | _Bits) -> Tensor:
+def _unpack(packed: Kept | _View | _Result | Bits) -> Tensor:
     return packed.take() if isinstance(packed, Kept) else packed.unpack()
 
 
@@ -288,11 +351,11 @@ def rebuild(
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
     *,
-    products: Products,
+    again: Again,
 ) -> object:
     """Run a layer that saves only what cannot be rebuilt; see `Treatment.REBUILD`."""
     if torch.compiler.is_compiling():
         return forward(*args, **kwargs)
-    notes = _Notes(products, (*args, *kwargs.values()))
+    notes = _Notes(again, (*args, *kwargs.values()))
     with saved_tensors_hooks(notes.pack, _unpack), notes:
         return forward(*args, **kwargs)

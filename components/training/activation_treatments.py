@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from components.training.activation_plans import Treatment
-from components.training.activation_rebuilding import Kept, Products, rebuild
+from components.training.activation_rebuilding import Again, Kept, rebuild
 
 Forward = Callable[..., Any]
 Policy = Callable[..., CheckpointPolicy]
@@ -200,13 +200,19 @@ def _recomputed(forward: Forward, modules: Sequence[nn.Module], *args: object, *
     return recompute(forward, modules, args, kwargs)
 
 
+_LINEAR = Again.WIDENING | Again.LINEAR
+
 TREATMENTS: dict[
     Treatment, Callable[[Forward, Sequence[nn.Module], tuple[object, ...], Mapping[str, object]], object]
 ] = {
     Treatment.KEEP: _keep,
-    Treatment.REBUILD: partial(rebuild, products=Products.NONE),
-    Treatment.REBUILD_WIDE: partial(rebuild, products=Products.WIDENING),
-    Treatment.REBUILD_LINEAR: partial(rebuild, products=Products.ALL),
+    Treatment.REBUILD: partial(rebuild, again=Again.NOTHING),
+    Treatment.REBUILD_ATTENTION: partial(rebuild, again=Again.ATTENTION),
+    Treatment.REBUILD_WIDE: partial(rebuild, again=Again.WIDENING),
+    Treatment.REBUILD_WIDE_ATTENTION: partial(rebuild, again=Again.WIDENING | Again.ATTENTION),
+    Treatment.REBUILD_LINEAR: partial(rebuild, again=_LINEAR),
+    Treatment.REBUILD_SUMS: partial(rebuild, again=_LINEAR | Again.ATTENTION | Again.SUMS),
+    Treatment.REBUILD_ALL: partial(rebuild, again=_LINEAR | Again.ATTENTION | Again.SUMS | Again.NARROWING),
     Treatment.SAVE_MATMULS: partial(recompute, policy=_save_matmuls),
     Treatment.SAVE_ATTENTION: partial(recompute, policy=_save_attention),
     Treatment.RECOMPUTE: recompute,

@@ -19,9 +19,15 @@ from components.training.activation_memory import saved_bytes
 from components.training.activation_plans import SegmentPlan, Treatment, UniformPlan, parse_plan
 
 RECOMPUTING = ["recompute", "recompute/2", "segments", "segments/3", "segments@0,1", "recompute_offload"]
-SELECTIVE = ["save_matmuls", "save_attention", "rebuild", "rebuild_wide", "rebuild_linear", "offload"]
-MIXED = ["keep rebuild recompute save_matmuls"]
-PLANS = [*RECOMPUTING, *SELECTIVE, *MIXED]
+SELECTIVE = ["save_matmuls", "save_attention", "offload"]
+REBUILDING = [str(treatment) for treatment in Treatment if treatment.startswith("rebuild")]
+MIXED = [
+    "keep rebuild recompute save_matmuls",
+    "rebuild_all rebuild_sums rebuild_all keep",
+    "rebuild_sums recompute rebuild_all*2",
+    "keep rebuild_all rebuild rebuild_attention",
+]
+PLANS = [*RECOMPUTING, *SELECTIVE, *REBUILDING, *MIXED]
 
 
 @pytest.fixture(scope="module")

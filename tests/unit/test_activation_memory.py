@@ -7,10 +7,10 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy
 
 from components.training import activation_treatments
+from components.training.activation_bits import build_bits
 from components.training.activation_checkpointing import apply_plan
 from components.training.activation_memory import measure_memory, peak_bytes, saved_bytes
 from components.training.activation_plans import Treatment, parse_plan
-from components.training.activation_rebuilding import build_bits
 
 ROWS, WIDTH = 256, 64
 MAP = ROWS * WIDTH * 4  # bytes
@@ -66,6 +66,11 @@ def test_what_plans_keep_of_an_encoder(bert):
     per_layer["rebuild"] = 9 + small + 1 / 16 + 1 / 4
     per_layer["rebuild_wide"] = per_layer["rebuild"] - 4
     per_layer["rebuild_linear"] = per_layer["rebuild"] - 7
+    per_layer["rebuild_attention"] = per_layer["rebuild"] - 1
+    per_layer["rebuild_wide_attention"] = per_layer["rebuild"] - 5
+    # The sum before the second norm; then nothing but the first layer's input
+    per_layer["rebuild_sums"] = per_layer["rebuild"] - 9
+    per_layer["rebuild_all"] = per_layer["rebuild"] - 10
     # Results of six products, of which one is 4 wide, context and normaliser
     per_layer["save_matmuls"] = 9 + 1 + 1 / 32
     per_layer["save_attention"] = 1 + 1 / 32
