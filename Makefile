@@ -33,8 +33,8 @@ predict: $(STAMP)  ## predict the test set again with EXP's newest finished run,
 	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
 push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its output; AGAIN=1 pushes the same once more
 	@$(BIN)/podium push $(K) --wait $(if $(AGAIN),--again)
-submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, to its leaderboard
-	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN))
+submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K, to its leaderboard
+	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN)) $(if $(K),--kernel $(K))
 compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EXP=
 	@$(BIN)/podium compare $(EXP) $(if $(COMPETITION),--competition $(COMPETITION))
 runs: $(STAMP)  ## list the runs and the space they take

@@ -84,17 +84,22 @@ def _predict(arguments: argparse.Namespace, workspace: Workspace) -> None:
 
 
 def _submit(arguments: argparse.Namespace, workspace: Workspace) -> None:
-    from pipelines.stages.submit import submit
+    from pipelines.stages.submit import record_score, submit
 
-    submit(
-        workspace,
-        experiment=_word(arguments.experiment),
-        run=arguments.run,
-        competition=arguments.competition,
-        host=arguments.host,
-        message=arguments.message,
-        reveal=arguments.reveal,
-    )
+    choice = {
+        "experiment": _word(arguments.experiment),
+        "run": arguments.run,
+        "kernel": arguments.kernel,
+        "version": arguments.version,
+        "message": arguments.message,
+    }
+    if arguments.record is None:
+        submit(workspace, **choice, competition=arguments.competition, host=arguments.host, reveal=arguments.reveal)
+    elif arguments.ref is None:
+        raise PodiumError("--record: which submission? --ref is its number on Kaggle's page of your submissions")
+    else:
+        private = arguments.record_private
+        record_score(workspace, **choice, ref=arguments.ref, public=arguments.record, private=private)
 
 
 def _compare(arguments: argparse.Namespace, workspace: Workspace) -> None:
@@ -210,6 +215,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--output", type=Path, help="where the submission goes; default: into the run directory")
 
     submit = _add_choice(_add(commands, "submit", _submit, "submit a finished run to its leaderboard"))
+    submit.add_argument("--kernel", help="a pushed kernel instead: its output, or for a code competition its version")
+    submit.add_argument("--version", type=int, help="the kernel's version; default: the newest that was pushed")
+    submit.add_argument("--record", type=float, metavar="SCORE", help="send nothing: write down this public score")
+    submit.add_argument("--record-private", type=float, metavar="SCORE", help="with --record: the private score")
+    submit.add_argument("--ref", type=int, help="with --record: the submission's number")
     submit.add_argument("--competition", help="refuse a run of any other competition")
     submit.add_argument("--host", help="local or kaggle; default: the competition's own")
     submit.add_argument("--message", help="the submission's description")

@@ -69,8 +69,18 @@ class PushLog:
             "datasets": dict(datasets),
             "status": "QUEUED",
         }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(built.manifest, self.manifest(version))
         self._append(push)
         return push
+
+    def manifest(self, version: int) -> Path:
+        """MANIFEST.json of a version as it was pushed; the kernel may have been built anew since."""
+        return self.path.with_name(f"{self.path.stem}-v{version}.json")
+
+    def folder(self, version: int) -> Path:
+        """Where the output of a version lies, once it was pulled."""
+        return self._outputs / f"v{version}"
 
     def note(self, version: int, **facts: object) -> None:
         """Add to what is known of a version."""
@@ -78,7 +88,7 @@ class PushLog:
 
     def output(self, kernel: str, version: int) -> PulledOutput | None:
         """A version's output where it was pulled and is still what was pulled."""
-        folder = self._outputs / f"v{version}"
+        folder = self.folder(version)
         try:
             files = json.loads(folder.with_suffix(".json").read_text(encoding="utf-8"))["files"]
             sums = {name: _digest(folder / name) for name in files}
@@ -93,7 +103,7 @@ class PushLog:
         here = self.output(kernel, version)
         if here is not None:
             return here
-        folder = self._outputs / f"v{version}"
+        folder = self.folder(version)
         partial = folder.with_name(f".v{version}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

@@ -4,23 +4,31 @@ The score is written into the run directory first and told to the tracker after 
 reached costs nothing but a message.
 """
 
-import hashlib
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 
 from components.metrics import METRICS
-from pipelines.adapters.kaggle_client import KaggleClient, KaggleSubmission
-from pipelines.adapters.kaggle_errors import SITE
-from pipelines.adapters.ledger import enter_submission, ledger_tags
+from pipelines.adapters.kaggle_client import KaggleClient
+from pipelines.adapters.kaggle_retries import Retries
+from pipelines.adapters.kaggle_submissions import (
+    KernelOffer,
+    check_form,
+    check_limit,
+    error_class,
+    failure,
+    send_kernel,
+    wait_for_score,
+)
+from pipelines.adapters.kernel_pushes import PushLog
+from pipelines.adapters.ledger import describe_kernel, enter_submission, ledger_tags
 from pipelines.adapters.local_host import LeaderboardRow, LocalHost, Receipt
+from pipelines.adapters.submission_offer import Offer, check_file, chosen_offer, described
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
-from pipelines.engine.run_index import RunRecord, append_submission, find_run, load_submissions, newest_finished_run
-from pipelines.engine.submission import check_submission, load_submission
+from pipelines.engine.run_index import RunRecord, append_submission, load_submissions
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_score, print_table
 
@@ -33,62 +41,92 @@ def submit(
     *,
     experiment: str | None = None,
     run: str | None = None,
+    kernel: str | None = None,
+    version: int | None = None,
     competition: str | None = None,
     host: str | None = None,
     message: str | None = None,
     reveal: bool = False,
     patience_seconds: float = 1800,
+    retries: Retries | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Submit the newest finished run of `experiment`, or `run`; return the entry added to its submissions.jsonl.
+    """Submit the newest finished run of `experiment`, or `run`, or what the pushed `kernel` left or is.
 
-    `competition` (name or slug), where given, must be the run's. `host` defaults to the competition's. `reveal` shows
-    the local host's private scores. Kaggle is asked for the score until `patience_seconds` are over; submitting the
-    same file again then goes on waiting for that submission. Raises `PodiumError`.
+    Returns the entry added to the run's submissions.jsonl. `competition` (name or slug), where given, must be the
+    run's. `host` defaults to the competition's. `reveal` shows the local host's private scores. Kaggle is asked for
+    the score until `patience_seconds` are over; submitting the same again then goes on waiting for that submission.
+    Raises `PodiumError`, also for a submission that Kaggle could not score, after that is written down.
     """
     console = console or Console()
-    record = _chosen_run(workspace, experiment, run, console)
-    rules = load_competition(record.competition)
-    _check_choices(record, rules, competition, host)
-    sample = rules.load_sample(workspace.data_dir(rules.kaggle_slug))
-    check_submission(load_submission(record.submission, sample), sample, rules, source=str(record.submission))
-    description = message or f"{record.experiment} {record.run}"
+    offer = chosen_offer(workspace, experiment, run, kernel, version, console)
+    rules = load_competition(offer.record.competition)
+    _check_choices(offer.record, rules, competition, host)
     if (host or rules.host) == "local":
-        entry = _submit_locally(workspace, record, rules, description, reveal, console)
+        check_file(workspace, offer, rules)
+        entry = _submit_locally(workspace, offer, rules, described(offer, message), reveal, console)
     else:
-        entry = _submit_to_kaggle(record, rules, description, patience_seconds, console)
-    tags = _enter_into_ledger(workspace, record, entry, console)
-    _tell_tracker(workspace, record, rules, entry, tags, console)
+        client = KaggleClient(retries)
+        entry = _submit_to_kaggle(workspace, client, offer, rules, message, patience_seconds, console)
+    _write_down(workspace, offer, rules, entry, console)
+    if entry["status"] == "ERROR":
+        raise failure(rules.kaggle_slug, entry["ref"], entry["error"])
     return entry
 
 
+def record_score(
+    workspace: Workspace,
+    *,
+    experiment: str | None = None,
+    run: str | None = None,
+    kernel: str | None = None,
+    version: int | None = None,
+    ref: int,
+    public: float,
+    private: float | None = None,
+    message: str | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write a score that Kaggle's page shows onto the run, as `submit` would have; nothing is asked or sent."""
+    console = console or Console()
+    offer = chosen_offer(workspace, experiment, run, kernel, version, console)
+    rules = load_competition(offer.record.competition)
+    entry = _new_entry(offer, rules, "kaggle", ref, described(offer, message))
+    entry |= {"status": "COMPLETE", "public": _named(public, rules), "error": ""}
+    if private is not None:
+        entry["private"] = _named(private, rules)
+    append_submission(offer.record, entry)
+    _write_down(workspace, offer, rules, entry, console)
+    console.print(f"ref {ref}; lb/public {rules.metric} {format_score(public)}, as recorded by hand", highlight=False)
+    return entry
+
+
+def _write_down(
+    workspace: Workspace, offer: Offer, rules: Competition, entry: Mapping[str, Any], console: Console
+) -> None:
+    tags = _enter_into_ledger(workspace, offer, entry, console)
+    _tell_tracker(workspace, offer.record, rules, entry, tags, console)
+
+
 def _enter_into_ledger(
-    workspace: Workspace, record: RunRecord, entry: Mapping[str, Any], console: Console
+    workspace: Workspace, offer: Offer, entry: Mapping[str, Any], console: Console
 ) -> dict[str, str]:
     """Record what the submission was made of; return what of it the tracker is told."""
     try:
-        return ledger_tags(enter_submission(workspace, record, entry))
+        kernel = None
+        if offer.kernel is not None and offer.push is not None:
+            manifest = PushLog(workspace, offer.kernel.kernel.split("/")[-1]).manifest(offer.kernel.version)
+            versions = offer.push.get("datasets")
+            kernel = describe_kernel(manifest, version=offer.kernel.version, dataset_versions=versions)
+        return ledger_tags(enter_submission(workspace, offer.record, entry, kernel=kernel))
     except (OSError, PodiumError) as error:
         console.print(
-            f"the ledger could not be written ({error}); the score stands in {record.submissions}, do not submit again",
+            f"the ledger could not be written ({error}); the score stands in {offer.record.submissions}, do not submit "
+            "again",
             highlight=False,
             soft_wrap=True,
         )
         return {}
-
-
-def _chosen_run(workspace: Workspace, experiment: str | None, run: str | None, console: Console) -> RunRecord:
-    if run:
-        record = find_run(workspace.runs, run)
-        if experiment and record.experiment != experiment:
-            cure = f"leave EXP out or write EXP={record.experiment}"
-            raise PodiumError(f"run {record.run}: is of experiment {record.experiment}, not of {experiment}; {cure}")
-        return record
-    if not experiment:
-        raise PodiumError("nothing to submit: name an experiment (EXP=...) or a run (RUN=...)")
-    record = newest_finished_run(workspace.runs, experiment)
-    console.print(f"{experiment}: its newest finished run is {record.run}", highlight=False)
-    return record
 
 
 def _check_choices(record: RunRecord, rules: Competition, competition: str | None, host: str | None) -> None:
@@ -100,13 +138,13 @@ def _check_choices(record: RunRecord, rules: Competition, competition: str | Non
 
 
 def _submit_locally(
-    workspace: Workspace, record: RunRecord, rules: Competition, description: str, reveal: bool, console: Console
+    workspace: Workspace, offer: Offer, rules: Competition, description: str, reveal: bool, console: Console
 ) -> dict[str, Any]:
-    local_host = LocalHost(workspace.local_host(rules.kaggle_slug), rules)
+    record, local_host = offer.record, LocalHost(workspace.local_host(rules.kaggle_slug), rules)
     receipt = local_host.submit(
-        record.submission, run=record.run, experiment=record.experiment, description=description, reveal=reveal
+        offer.path, run=record.run, experiment=record.experiment, description=description, reveal=reveal
     )
-    entry = _new_entry(record, rules, "local", receipt.ref, description)
+    entry = _new_entry(offer, rules, "local", receipt.ref, description)
     entry |= {"status": "COMPLETE", "public": dict(receipt.public), "place": receipt.place, "rows": receipt.num_rows}
     if receipt.private is not None:
         entry["private"] = dict(receipt.private)
@@ -152,69 +190,77 @@ def _print_receipt(receipt: Receipt, rules: Competition, console: Console) -> No
 
 
 def _submit_to_kaggle(
-    record: RunRecord, rules: Competition, description: str, patience_seconds: float, console: Console
+    workspace: Workspace,
+    client: KaggleClient,
+    offer: Offer,
+    rules: Competition,
+    message: str | None,
+    patience_seconds: float,
+    console: Console,
 ) -> dict[str, Any]:
-    client = KaggleClient()
-    digest = hashlib.sha256(record.submission.read_bytes()).hexdigest()
-    waiting = [
-        entry
-        for entry in load_submissions(record)
-        if entry["host"] == "kaggle" and entry["status"] == "PENDING" and entry["sha256"] == digest
-    ]
-    if waiting:
-        entry = waiting[-1]
+    slug, description = rules.kaggle_slug, described(offer, message)
+    is_code = check_form(client, slug, offer.kernel)
+    if offer.path.is_file() or not is_code:
+        check_file(workspace, offer, rules)
+    entry = _pending(offer)
+    if entry is not None:
         console.print(f"ref {entry['ref']} was submitted at {entry['time']} and is still waited for", highlight=False)
     else:
-        _check_kaggle_limit(client, rules.kaggle_slug)
-        ref = client.submit_file(rules.kaggle_slug, record.submission, description)
-        entry = _new_entry(record, rules, "kaggle", ref, description) | {"status": "PENDING", "public": {}}
-        append_submission(record, entry)
-        console.print(f"submitted to {rules.kaggle_slug}: ref {ref}", highlight=False)
-    state = _wait_for_score(client, entry["ref"], rules.kaggle_slug, patience_seconds)
+        check_limit(client, slug)
+        if is_code:
+            assert offer.kernel is not None
+            _check_finished(client, offer.kernel)
+            ref = send_kernel(client, slug, offer.kernel, description)
+        else:
+            ref = client.submit_file(slug, offer.path, description)
+        entry = _new_entry(offer, rules, "kaggle", ref, description) | {"status": "PENDING", "public": {}}
+        append_submission(offer.record, entry)
+        console.print(f"submitted to {slug}: ref {ref}", highlight=False)
+    state = wait_for_score(client, entry["ref"], slug, patience_seconds)
     entry = entry | {"status": state.status, "public": _named(state.public, rules), "error": state.error}
     if state.private is not None:
         entry["private"] = _named(state.private, rules)
-    append_submission(record, entry)
     if state.status == "ERROR":
-        raise PodiumError(f"{rules.kaggle_slug}: submission {state.ref} failed: {state.error or 'Kaggle says no more'}")
-    console.print(f"ref {state.ref}; lb/public {rules.metric} {format_score(state.public)}", highlight=False)
+        entry["error_class"] = error_class(state.error)
+    append_submission(offer.record, entry)
+    if state.status != "ERROR":
+        console.print(f"ref {state.ref}; lb/public {rules.metric} {format_score(state.public)}", highlight=False)
     return entry
 
 
-def _check_kaggle_limit(client: KaggleClient, slug: str) -> None:
-    limits = client.submission_limits(slug)
-    if limits.num_allowed_now > 0:
-        return
-    if limits.num_total == 0:
-        raise PodiumError(f"{slug}: you have not joined: accept the rules at {SITE}/competitions/{slug}/rules")
-    now = datetime.now(UTC)
-    opens = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
-    cure = f"Kaggle opens again at {opens:%Y-%m-%d %H:%M} UTC"
-    raise PodiumError(f"{slug}: all submissions of today ({limits.num_today}) are used; {cure}")
+def _pending(offer: Offer) -> dict[str, Any] | None:
+    """An earlier submission of the very same, whose score nobody has seen yet."""
+    waiting = [
+        entry
+        for entry in load_submissions(offer.record)
+        if entry["host"] == "kaggle"
+        and entry["status"] == "PENDING"
+        and (entry["sha256"], entry.get("kernel")) == (offer.sha256, str(offer.kernel) if offer.kernel else None)
+    ]
+    return waiting[-1] if waiting else None
 
 
-def _wait_for_score(client: KaggleClient, ref: int, slug: str, patience_seconds: float) -> KaggleSubmission:
-    """Ask after 1, 1.5, 2.25, ... and at most 60 seconds."""
-    deadline, pause = time.monotonic() + patience_seconds, 1.0
-    while (state := client.submission(ref)).status == "PENDING":
-        left = deadline - time.monotonic()
-        if left <= 0:
-            where = f"see {SITE}/competitions/{slug}/submissions, or submit again to go on waiting"
-            raise PodiumError(f"{slug}: submission {ref} has no score after {patience_seconds:.0f} s; {where}")
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, 60.0)
-    return state
+def _check_finished(client: KaggleClient, offer: KernelOffer) -> None:
+    """Kaggle would refuse a version that has not ended well, in fewer words."""
+    state = client.kernels.status(offer.kernel, offer.version)
+    name = offer.kernel.split("/")[-1]
+    if not state.is_over:
+        raise PodiumError(f"{offer.kernel}: version {offer.version} is {state.status}; wait for it: make push K={name}")
+    if state.status != "COMPLETE":
+        cure = f"correct it, push it and submit the new version: make push K={name}"
+        raise PodiumError(f"{offer.kernel}: version {offer.version} ended as {state.status}; {cure}")
 
 
-def _new_entry(record: RunRecord, rules: Competition, host: str, ref: int, description: str) -> dict[str, Any]:
-    return {
+def _new_entry(offer: Offer, rules: Competition, host: str, ref: int, description: str) -> dict[str, Any]:
+    entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": host,
         "competition": rules.name,
         "ref": ref,
         "description": description,
-        "sha256": hashlib.sha256(record.submission.read_bytes()).hexdigest(),
+        "sha256": offer.sha256,
     }
+    return entry | ({"kernel": str(offer.kernel)} if offer.kernel else {})
 
 
 def _named(score: float | None, rules: Competition) -> dict[str, float]:
@@ -236,6 +282,7 @@ def _tell_tracker(
     if "private" in entry:
         metrics["lb/private"] = entry["private"][rules.metric]
     tags = {"submission.ref": str(entry["ref"]), "submission.host": str(entry["host"]), **more_tags}
+    tags |= {f"submission.{key}": entry[key] for key in ("status", "error_class", "kernel") if entry.get(key)}
     try:
         from pipelines.adapters.tracking import reopen_tracker
 

@@ -183,7 +183,7 @@ class CompetitionDesk:
         return ref
 
     def _rerun(self, ref: int, session: Any, slug: str, file_name: str) -> None:
-        output = self.folder / ".submissions" / str(ref)
+        output = self.desk.rerun_output(ref)
         report = self.desk.kernels.rerun(session, slug, output)
         if report.stopped_for == "timeout":
             self._fail(ref, "Notebook Timeout")

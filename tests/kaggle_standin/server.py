@@ -74,6 +74,10 @@ class KaggleStandIn:
         """The bodies of all requests to one method, in order."""
         return [body for name, body in self.requests if name == method]
 
+    def rerun_output(self, ref: int) -> Path:
+        """What a kernel left when it ran over the hidden rows for a submission."""
+        return self.contests.folder / ".submissions" / str(ref)
+
     def is_offline(self, slug: str) -> bool:
         return slug in self.competitions and self.competitions[slug].is_offline
 

@@ -264,10 +264,12 @@ def test_a_submission_that_kaggle_cannot_score(workspace, kaggle):
     folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
     kaggle.competitions["tiny-task"].error = "Evaluation raised"
     assert error_of(workspace, experiment="first_try", host="kaggle") == (
-        "tiny-task: submission 5000 failed: Evaluation raised"
+        "tiny-task: submission 5000 failed: Evaluation raised; hold the file against sample_submission.csv: same "
+        "columns, same ids, no empty cell, the same types"
     )
     (entry,) = load_submissions(find_run(workspace.runs, folder.name))
     assert (entry["status"], entry["error"], entry["public"]) == ("ERROR", "Evaluation raised", {})
+    assert entry["error_class"] == "Submission Scoring Error"
 
 
 def test_private_scores_of_a_closed_competition_are_kept(workspace, kaggle, screen):

@@ -1,0 +1,86 @@
+"""What is submitted: a run's file, or what a pushed version of a kernel left or is."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines.adapters.kaggle_submissions import KernelOffer
+from pipelines.adapters.kernel_pushes import PushLog
+from pipelines.competitions.competition import Competition
+from pipelines.config.workspace import Workspace
+from pipelines.engine.run_index import RunRecord, find_run, newest_finished_run
+from pipelines.engine.submission import FILE_NAME, check_submission, load_submission
+from pipelines.errors import PodiumError
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is submitted: a run's file, or with `kernel` the output of that version, as it was pulled."""
+
+    record: RunRecord
+    path: Path
+    kernel: KernelOffer | None = None
+    push: Mapping[str, Any] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; of a version whose output is not here, "" (Kaggle makes another one over the hidden rows)."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path.is_file() else ""
+
+
+def chosen_offer(
+    workspace: Workspace,
+    experiment: str | None,
+    run: str | None,
+    kernel: str | None,
+    version: int | None,
+    console: Console,
+) -> Offer:
+    """Raises `PodiumError` for a choice that names nothing, or a version that trains a run which is not here."""
+    if kernel is None:
+        record = _chosen_run(workspace, experiment, run, console)
+        return Offer(record, record.submission)
+    log = PushLog(workspace, kernel)
+    push = log.find(version=version)
+    if push is None:
+        what = kernel if version is None else f"version {version} of {kernel}"
+        raise PodiumError(f"kernel {what}: was not pushed from here; push it with: make push K={kernel}")
+    if not (run or push["run"]):
+        cure = f"import that first, then name it: make submit K={kernel} RUN=…"
+        raise PodiumError(f"{push['kernel']}: version {push['version']} trains a run of its own; {cure}")
+    record = find_run(workspace.runs, run or push["run"])
+    console.print(f"{push['kernel']}: version {push['version']}, of run {record.run}", highlight=False)
+    path = log.folder(push["version"]) / FILE_NAME
+    return Offer(record, path, KernelOffer(push["kernel"], push["version"]), push)
+
+
+def described(offer: Offer, message: str | None) -> str:
+    """The submission's description: the given one, or experiment, run and kernel."""
+    return message or f"{offer.record.experiment} {offer.record.run}{f' {offer.kernel}' if offer.kernel else ''}"
+
+
+def check_file(workspace: Workspace, offer: Offer, rules: Competition) -> None:
+    """Hold the file against the sample submission, as Kaggle would."""
+    if offer.kernel is not None and not offer.path.is_file():
+        name = offer.kernel.kernel.split("/")[-1]
+        raise PodiumError(f"{offer.path}: no such file; pull the output: podium pull {name}")
+    sample = rules.load_sample(workspace.data_dir(rules.kaggle_slug))
+    check_submission(load_submission(offer.path, sample), sample, rules, source=str(offer.path))
+
+
+def _chosen_run(workspace: Workspace, experiment: str | None, run: str | None, console: Console) -> RunRecord:
+    if run:
+        record = find_run(workspace.runs, run)
+        if experiment and record.experiment != experiment:
+            cure = f"leave EXP out or write EXP={record.experiment}"
+            raise PodiumError(f"run {record.run}: is of experiment {record.experiment}, not of {experiment}; {cure}")
+        return record
+    if not experiment:
+        raise PodiumError("nothing to submit: name an experiment (EXP=...) or a run (RUN=...)")
+    record = newest_finished_run(workspace.runs, experiment)
+    console.print(f"{experiment}: its newest finished run is {record.run}", highlight=False)
+    return record
