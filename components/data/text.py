@@ -11,26 +11,45 @@ from components.losses import IGNORE_INDEX
 
 TokenIds = list[int]
 
+MULTIPLES_ABOVE = 64
+"""Tokens; what is shorter is not rounded up."""
+
+
+def padded_width(longest: int, multiple: int) -> int:
+    """The width to which a batch is padded whose longest row has `longest` tokens."""
+    return longest if longest <= MULTIPLES_ABOVE else longest + -longest % multiple
+
 
 class EncodedTexts:
     """Sources and, when they are known, targets; one unpadded example per row.
 
-    Targets are token ids (text to text), or an array of class indices (N,) or floats (N,), (N, K).
+    Targets are token ids (text to text), or an array of class indices (N,) or floats (N,), (N, K). `type_ids` say of
+    pairs which segment each token of a source belongs to.
     """
 
-    def __init__(self, sources: Sequence[TokenIds], targets: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[TokenIds],
+        targets: Sequence[Any] | None = None,
+        *,
+        type_ids: Sequence[TokenIds] | None = None,
+    ) -> None:
         if targets is not None and len(targets) != len(sources):
             raise ValueError(f"{len(sources)} sources but {len(targets)} targets")
         self.sources = sources
         self.targets = targets
+        self.type_ids = type_ids
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        if self.targets is None:
-            return {"input_ids": self.sources[row]}
-        return {"input_ids": self.sources[row], "labels": self.targets[row]}
+        example: dict[str, Any] = {"input_ids": self.sources[row]}
+        if self.type_ids is not None:
+            example["token_type_ids"] = self.type_ids[row]
+        if self.targets is not None:
+            example["labels"] = self.targets[row]
+        return example
 
     def padding_keys(self) -> list[int]:
         """Rows with equal keys pad to nothing: the source's length first, the target's among equal sources."""
@@ -41,9 +60,10 @@ class EncodedTexts:
 
 
 class TextCollator:
-    """Pads examples into `input_ids`, `attention_mask` (B, L) and `labels`.
+    """Pads examples into `input_ids`, `attention_mask`, of pairs `token_type_ids` (B, L), and `labels`.
 
     Labels are (B, T) padded with -100 where they are token ids, else (B,) class indices or (B, ...) float targets.
+    Widths above MULTIPLES_ABOVE are rounded up to `pad_to_multiple_of`; below, that alone would waste a quarter.
     """
 
     def __init__(self, pad_id: int, pad_to_multiple_of: int = 1) -> None:
@@ -56,6 +76,8 @@ class TextCollator:
             "input_ids": self._pad(sources, self.pad_id),
             "attention_mask": self._pad([[1] * len(source) for source in sources], 0),
         }
+        if "token_type_ids" in examples[0]:
+            batch["token_type_ids"] = self._pad([example["token_type_ids"] for example in examples], 0)
         if "labels" in examples[0]:
             labels = [example["labels"] for example in examples]
             is_text = isinstance(labels[0], list)
@@ -63,6 +85,5 @@ class TextCollator:
         return batch
 
     def _pad(self, rows: Sequence[TokenIds], value: int) -> Tensor:
-        width = max(len(row) for row in rows)
-        width += -width % self.multiple
+        width = padded_width(max(len(row) for row in rows), self.multiple)
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])

@@ -21,9 +21,17 @@ HUB_PATTERNS = (
     "pytorch_model-*.bin",
     "pytorch_model.bin.index.json",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
     "tokenizer*.json",
     "special_tokens_map.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    # How sentence-transformers pools
+    "sentence_bert_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
 )
 
 

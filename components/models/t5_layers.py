@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from components.models.dropout import add_dropout, dropout, is_hand_written
 from components.models.t5_architecture import T5Architecture
-from components.models.t5_ops import TokenRows, add_dropout, dropout, gated_gelu, is_hand_written, rms_norm
+from components.models.t5_ops import gated_gelu, rms_norm
+from components.models.token_rows import TokenRows
 
 MASKED = -30000.0
 

@@ -11,7 +11,7 @@ from components.losses import IGNORE_INDEX
 from components.models.output import ModelOutput
 from components.models.t5_architecture import T5Architecture
 from components.models.t5_layers import T5Attention, T5DecoderBlock, T5FeedForward, T5LayerNorm, T5Stack, key_mask_bias
-from components.models.t5_ops import TokenRows, build_token_rows
+from components.models.token_rows import TokenRows, build_token_rows
 
 CLASSIFIER_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 

@@ -38,6 +38,35 @@ def predict_logits(
     Batches depend on the data alone, so that the same rows give the same bits in validation and in a kernel.
     `precision` (PRECISIONS) is the type that matrix products are computed in.
     """
+    return _predict_rows(
+        model, lambda batch: model(**batch).logits, data, collate, batch_size=batch_size, precision=precision
+    )
+
+
+def predict_vectors(
+    encoder: nn.Module,
+    pool: Callable[[Any], Tensor],
+    data: InferenceData,
+    collate: Callable[[list[Any]], Batch],
+    *,
+    batch_size: int,
+    precision: str = "no",
+) -> Tensor:
+    """`pool(encoder(...))` of all rows in their order, float32 on the CPU, (N, D); else as `predict_logits`."""
+    return _predict_rows(
+        encoder, lambda batch: pool(encoder(**batch)), data, collate, batch_size=batch_size, precision=precision
+    )
+
+
+def _predict_rows(
+    model: nn.Module,
+    run: Callable[[Batch], Tensor],
+    data: InferenceData,
+    collate: Callable[[list[Any]], Batch],
+    *,
+    batch_size: int,
+    precision: str,
+) -> Tensor:
     rows: list[int] = []
     parts: list[Tensor] = []
     device = next(model.parameters()).device
@@ -45,13 +74,13 @@ def predict_logits(
         for batch_rows in plan_inference_batches(data.padding_keys(), batch_size):
             batch = collate([data[row] for row in batch_rows])
             batch.pop("labels", None)
-            logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+            result = run({key: value.to(device) for key, value in batch.items()})
             rows += batch_rows
-            parts.append(logits.float().cpu())
+            parts.append(result.float().cpu())
     if not parts:
         return torch.zeros(0, 0)
-    logits = torch.cat(parts)
-    return torch.empty_like(logits).index_copy_(0, torch.tensor(rows), logits)
+    joined = torch.cat(parts)
+    return torch.empty_like(joined).index_copy_(0, torch.tensor(rows), joined)
 
 
 def predict_sequences(

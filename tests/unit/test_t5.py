@@ -11,7 +11,7 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm as ReferenceNorm
 
-from components.models import t5_layers, t5_ops
+from components.models import dropout, t5_layers, token_rows
 from components.models.t5 import T5Architecture, T5Classifier, create_t5, load_t5, save_t5
 from components.optim.param_groups import freeze_embeddings
 
@@ -98,10 +98,10 @@ def test_logits_and_every_gradient_equal_transformers_in_float32(kind, tmp_path)
 def test_padding_is_packed_away_without_changing_anything(tmp_path, monkeypatch):
     _, model = load_pair("t5_v1_1", tmp_path)
     batch = build_batch(padded=True)
-    assert t5_ops.build_token_rows(batch["attention_mask"].bool()).kept.numel() == 31
+    assert token_rows.build_token_rows(batch["attention_mask"].bool()).kept.numel() == 31
     packed = model(**batch, with_logits=True)
-    monkeypatch.setattr(t5_ops, "PACK_BELOW", 0.0)
-    assert t5_ops.build_token_rows(batch["attention_mask"].bool()).kept is None
+    monkeypatch.setattr(token_rows, "PACK_BELOW", 0.0)
+    assert token_rows.build_token_rows(batch["attention_mask"].bool()).kept is None
     dense = model(**batch, with_logits=True)
     torch.testing.assert_close(packed.loss, dense.loss, rtol=1e-6, atol=0)
     wanted = (batch["labels"] != -100).flip(1).cumsum(1).flip(1) > 0
@@ -112,7 +112,7 @@ def test_padding_is_packed_away_without_changing_anything(tmp_path, monkeypatch)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_an_accelerator_runs_is_the_same(kind, tmp_path, monkeypatch):
     reference, model = load_pair(kind, tmp_path)
-    monkeypatch.setattr(t5_ops, "HAND_WRITTEN_ON", frozenset())
+    monkeypatch.setattr(dropout, "HAND_WRITTEN_ON", frozenset())
     assert_equal_training(reference, model, build_batch(padded=True), 1e-5)
     torch.manual_seed(0)
     first = create_t5(ARCHITECTURE, head="seq2seq").train()
@@ -124,7 +124,7 @@ def test_an_example_without_any_token_stays_apart(tmp_path):
     _, model = load_pair("t5_v1_1", tmp_path)
     batch = build_batch(padded=True)
     batch["attention_mask"][3] = 0
-    assert t5_ops.build_token_rows(batch["attention_mask"].bool()).kept is None
+    assert token_rows.build_token_rows(batch["attention_mask"].bool()).kept is None
     assert torch.isfinite(model(**batch).loss)
 
 

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional
 from transformers.models.t5.modeling_t5 import T5Attention as ReferenceAttention
 
-from components.models import t5_ops
+from components.models import dropout, t5_ops
 from components.models.t5 import T5Architecture, create_t5
 from components.models.t5_layers import relative_position_bucket
 from components.optim.adafactor import Adafactor
@@ -28,25 +28,26 @@ def build_batch():
 
 def test_dropout_mask_has_the_asked_share_and_keeps_the_mean():
     torch.manual_seed(3)
-    mask = t5_ops.dropout_mask(torch.empty(999, 1001), 0.1)
+    mask = dropout.dropout_mask(torch.empty(999, 1001), 0.1)
     share = 6554 / 65536
     assert torch.equal(mask.unique(), torch.tensor([0.0, 1 / (1 - share)]))
     assert abs((mask == 0).float().mean() - share) < 4 * (share * (1 - share) / mask.numel()) ** 0.5
     torch.manual_seed(3)
-    assert torch.equal(mask, t5_ops.dropout_mask(torch.empty(999, 1001), 0.1))
+    assert torch.equal(mask, dropout.dropout_mask(torch.empty(999, 1001), 0.1))
 
 
 def test_dropped_neighbours_are_independent():
     torch.manual_seed(4)
-    dropped = (t5_ops.dropout_mask(torch.empty(400_000), 0.5) == 0).double() - 0.5
+    dropped = (dropout.dropout_mask(torch.empty(400_000), 0.5) == 0).double() - 0.5
     for lag in range(1, 9):
         assert abs((dropped[lag:] * dropped[:-lag]).mean() / 0.25) < 4 / 400_000**0.5
 
 
 def test_dropout_stands_where_t5_has_it(monkeypatch):
     counts = []
-    draw = t5_ops.dropout_mask
-    monkeypatch.setattr(t5_ops, "dropout_mask", lambda like, p: (counts.append(like.numel()), draw(like, p))[1])
+    draw = dropout.dropout_mask
+    for module in (dropout, t5_ops):
+        monkeypatch.setattr(module, "dropout_mask", lambda like, p: (counts.append(like.numel()), draw(like, p))[1])
     model = create_t5(ARCHITECTURE, head="seq2seq")
     batch = build_batch()
     model.train()(**batch)
@@ -65,7 +66,7 @@ def test_hand_written_gradients():
     torch.manual_seed(0)
     gate, value, x = (torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(3))
     weight = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    mask = t5_ops.dropout_mask(gate.detach(), 0.4)
+    mask = dropout.dropout_mask(gate.detach(), 0.4)
     assert gradcheck(t5_ops._GatedGelu.apply, (gate, value, mask))
     assert gradcheck(lambda g, v: t5_ops.gated_gelu(g, v, 0.0), (gate, value))
     assert gradcheck(lambda h, w: t5_ops.rms_norm(h, w, 1e-6), (x, weight))

@@ -15,10 +15,18 @@ def test_sources_and_targets_are_padded_apart():
     assert batch["labels"].tolist() == [[8, 9, 4, 1], [8, 1, -100, -100]]
 
 
-def test_widths_round_up_to_a_multiple():
-    batch = TextCollator(pad_id=0, pad_to_multiple_of=4)([{"input_ids": [5, 6, 7, 8, 1]}])
-    assert batch["input_ids"].shape == (1, 8)
-    assert "labels" not in batch
+@pytest.mark.parametrize(("length", "width"), [(5, 5), (64, 64), (65, 72), (72, 72)])
+def test_long_widths_round_up_to_a_multiple_and_short_ones_do_not(length, width):
+    batch = TextCollator(pad_id=0, pad_to_multiple_of=8)([{"input_ids": [7] * length}])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, width)
+    assert batch["attention_mask"].sum() == length
+
+
+def test_segments_of_pairs_are_padded_like_ids():
+    data = EncodedTexts([[5, 6, 7], [5]], np.array([1, 0]), type_ids=[[0, 1, 1], [0]])
+    batch = TextCollator(pad_id=9)([data[0], data[1]])
+    assert batch["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [5, 9, 9]]
 
 
 def test_class_and_float_labels_are_not_padded():
