@@ -1,7 +1,8 @@
 # The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
-.PHONY: help setup data experiment resume find-lr predict push submit compare new runs ui test check bench lock format clean
+.PHONY: help setup data experiment resume find-lr predict push submit reproduce compare new runs ui test check bench lock
+.PHONY: format clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,6 +37,8 @@ push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its out
 	@$(BIN)/podium push $(K) --wait $(if $(AGAIN),--again)
 submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K, to its leaderboard
 	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN)) $(if $(K),--kernel $(K))
+reproduce: $(STAMP)  ## make the submission REF=local:place_names:3 again from its record
+	@$(BIN)/podium reproduce $(REF)
 compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EXP=
 	@$(BIN)/podium compare $(EXP) $(if $(COMPETITION),--competition $(COMPETITION))
 runs: $(STAMP)  ## list the runs and the space they take

@@ -102,6 +102,30 @@ def _submit(arguments: argparse.Namespace, workspace: Workspace) -> None:
         record_score(workspace, **choice, ref=arguments.ref, public=arguments.record, private=private)
 
 
+def _ledger(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.ledger import list_submissions, show_submission
+
+    if arguments.ref:
+        show_submission(workspace, arguments.ref)
+    else:
+        list_submissions(workspace)
+
+
+def _reproduce(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.reproduce import reproduce
+
+    is_equal = reproduce(
+        workspace,
+        arguments.ref,
+        weights=arguments.weights,
+        data_dir=arguments.data_dir,
+        into=arguments.into,
+        retrain=arguments.retrain,
+    )
+    if not is_equal:
+        sys.exit(1)
+
+
 def _compare(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.compare import compare
 
@@ -225,6 +249,8 @@ def build_parser() -> argparse.ArgumentParser:
     submit.add_argument("--message", help="the submission's description")
     submit.add_argument("--reveal", action="store_true", help="show the local host's private scores")
 
+    _add_record(commands)
+
     compare = _add(commands, "compare", _compare, "runs side by side: scores, leaderboard, cost, what differs")
     compare.add_argument("experiment", nargs="?")
     compare.add_argument("--competition")
@@ -247,6 +273,17 @@ def build_parser() -> argparse.ArgumentParser:
     tracking = _add_group(commands, "tracking", "the tracking database")
     _add(tracking, "prepare", _tracking_prepare, "create MLflow's database, once")
     return parser
+
+
+def _add_record(commands: Subparsers) -> None:
+    ledger = _add(commands, "ledger", _ledger, "every submission on record, or one record whole")
+    ledger.add_argument("ref", nargs="?")
+    reproduce = _add(commands, "reproduce", _reproduce, "make a submission again from its record; exit code 1: differs")
+    reproduce.add_argument("ref", help="local:place_names:3, kaggle:1234, or a run's id")
+    reproduce.add_argument("--weights", type=Path, nargs="+", default=[], help="folders with the weights, beside runs/")
+    reproduce.add_argument("--data-dir", type=Path, help="the competition's files; default: those of this checkout")
+    reproduce.add_argument("--into", type=Path, help="a new folder, which is kept; default: a temporary one")
+    reproduce.add_argument("--retrain", action="store_true", help="train again instead of using the recorded weights")
 
 
 def _add_data(commands: Subparsers) -> None:

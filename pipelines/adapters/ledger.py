@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -135,6 +136,35 @@ def enter_submission(
     elif changed := {name: value for name, value in state.items() if former.get(name) != value}:
         ledger.append({"event": CHANGED, "time": entry["time"], "ref": ref, "run": run.run, **changed})
     return ledger.find(f"{ref}@{run.run}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A line of a record that is otherwise here: `data_sha256.test.csv: recorded 86e1, here 5c2a (/data/test.csv)`."""
+
+    line: str
+    recorded: object
+    here: object
+    where: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.line}: recorded {_short(self.recorded)}, here {_short(self.here)}{place}"
+
+
+def differences(line: str, recorded: Mapping[str, object], here: Mapping[str, object]) -> list[Difference]:
+    """What differs between a mapping of a record and the same one here, in the record's order."""
+    return [
+        Difference(f"{line}.{key}", value, here.get(key)) for key, value in recorded.items() if here.get(key) != value
+    ]
+
+
+def _short(value: object) -> str:
+    """A digest by its beginning, and nothing by its name."""
+    if value is None or value == "":
+        return "none"
+    text = str(value)
+    return text[:16] if len(text) in (40, 64) and set(text) <= set("0123456789abcdef") else text
 
 
 def ref_of(entry: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def take_over(checkpoint: str, run: RunDirectory) -> dict[str, object]:
     vocabulary = source.path / "vocabulary"
     shutil.copytree(vocabulary, run.path / "vocabulary", dirs_exist_ok=True)
     load_vocabulary(run.path / "vocabulary")
-    shutil.copytree(folder, run.path / WEIGHTS, copy_function=_link_or_copy)
+    shutil.copytree(folder, run.path / WEIGHTS, copy_function=link_or_copy)
     return {
         "init_from": {
             "experiment": record.experiment,
@@ -68,7 +68,8 @@ def _find(runs: Path, name: str) -> RunRecord:
     return newest_finished_run(runs, name)
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
+    """A second name for a file where the disk allows one, else a copy; for files that are never written to again."""
     try:
         os.link(source, target)
     except OSError:  # another disk, or a file system without links

@@ -1,0 +1,107 @@
+"""Another commit's code, run beside this one's: a clone of the repository, and processes that import from it alone."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import PodiumError
+
+# The packages are imported before the clone leaves the path again: with it there, its folder kernels/ would be taken
+# for a package of that name which transformers looks for.
+_IMPORT = """
+import sys
+root = sys.argv.pop(1)
+sys.path.insert(0, root)
+import components, pipelines
+sys.path.remove(root)
+assert pipelines.__file__.startswith(root), pipelines.__file__
+sys.argv[0] = "podium"
+"""
+_PODIUM = f"{_IMPORT}from pipelines.cli import main\nmain(sys.argv[1:])\n"
+_PROBE = f"""{_IMPORT}import json
+from pipelines.competitions.competition import load_competition
+from pipelines.engine.run_directory import describe_machine, list_versions
+from pipelines.engine.source_state import hash_source
+print(json.dumps({{
+    "source_sha256": hash_source(),
+    "kaggle_slug": load_competition(sys.argv[1]).kaggle_slug,
+    "versions": list_versions(),
+    "machine": describe_machine(),
+}}))
+"""
+
+
+def check_out(repository: Path, commit: str, target: Path) -> None:
+    """Clone `repository` into the new folder `target`, at `commit`.
+
+    Raises PodiumError where there is no repository, no such commit in it, or something in the way.
+    """
+    if not (repository / ".git").exists():
+        raise PodiumError(
+            f"{repository}: no git checkout; run this where the project was cloned, or name it with --root"
+        )
+    if _git(repository, "cat-file", "-e", f"{commit}^{{commit}}").returncode != 0:
+        cure = "`git fetch` the branch that has it, or run this in the clone that made the submission"
+        raise PodiumError(f"commit {commit}: not in the repository at {repository}; {cure}")
+    if target.exists() and any(target.iterdir()):
+        raise PodiumError(f"{target}: not empty; name a new folder")
+    for arguments in (
+        ("clone", "--quiet", "--no-checkout", str(repository), str(target)),
+        ("-C", str(target), "checkout", "--quiet", "--detach", commit),
+    ):
+        result = _git(repository, *arguments)
+        if result.returncode != 0:
+            raise PodiumError(f"{target}: git {arguments[0].strip('-')} failed: {_last_line(result.stderr)}")
+
+
+def apply_patch(checkout: Path, patch: Path) -> None:
+    """Put uncommitted changes onto a clone. Raises PodiumError where they do not fit."""
+    result = _git(checkout, "apply", "--whitespace=nowarn", str(patch.absolute()))
+    if result.returncode != 0:
+        raise PodiumError(f"{patch}: the uncommitted changes do not apply to the commit: {_last_line(result.stderr)}")
+
+
+def probe(checkout: Path, competition: str) -> dict[str, Any]:
+    """What the code of a clone says of itself, the competition and this machine, in the words of a run's record."""
+    result = _python(_PROBE, checkout, [competition], {})
+    if result.returncode != 0:
+        raise PodiumError(f"{checkout}: its code does not run here: {_last_line(result.stderr)}")
+    answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return answer
+
+
+def run_podium(checkout: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Run a command with a clone's code, within the clone; return what it printed.
+
+    Raises PodiumError with the last thing it said when it failed.
+    """
+    result = _python(_PODIUM, checkout, ["--root", str(checkout), *arguments], environment or {})
+    if result.returncode != 0:
+        raise PodiumError(f"`podium {' '.join(arguments)}` failed in {checkout}: {_last_line(result.stderr)}")
+    return result.stdout
+
+
+def _python(
+    program: str, checkout: Path, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    # What the caller's shell asks of trainings or of imports is no part of the record.
+    dropped = ("PYTHONPATH", "SMOKE", "OVERFIT", "MLFLOW_TRACKING_URI", "RANK", "WORLD_SIZE")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    command = [sys.executable, "-P", "-c", program, str(checkout), *arguments]
+    return subprocess.run(command, cwd=checkout, env=kept | dict(environment), capture_output=True, text=True)
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError as error:
+        raise PodiumError(f"git cannot be run ({error.strerror}); install it") from None
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("podium: ") if lines else "it said nothing"

@@ -1,0 +1,63 @@
+"""From a record of the ledger to its source and its run directory: what can be made again without training."""
+
+import shutil
+from pathlib import Path
+
+from pipelines.adapters.checkout import apply_patch, check_out
+from pipelines.adapters.file_finder import FileFinder
+from pipelines.adapters.ledger import Difference, Ledger, Record
+from pipelines.engine.starting_point import link_or_copy
+from pipelines.errors import PodiumError
+
+
+def rebuild_source(repository: Path, ledger: Ledger, record: Record, target: Path) -> None:
+    """Clone the record's commit into `target` and put its uncommitted changes on it.
+
+    Raises PodiumError for a commit or changes that are not to be had.
+    """
+    ref = record["ref"]
+    if not record["commit"]:
+        raise PodiumError(f"{ref}: its run was not made in a git checkout, so no commit is recorded")
+    patch = None
+    if record["diff"]:
+        patch = ledger.kept(record["diff"]["sha256"])
+        if patch is None:
+            where = f"{ledger.path.parent / 'files' / record['diff']['sha256']}"
+            raise PodiumError(f"{ref}: its run had uncommitted changes, and {where} is missing: commit ledger/ whole")
+    check_out(repository, record["commit"], target)
+    if patch is not None:
+        apply_patch(target, patch)
+
+
+def explain_source(record: Record) -> str:
+    """Why the source may differ although commit and changes are the recorded ones."""
+    removed = (record["diff"] or {}).get("secrets_removed", 0)
+    if removed:
+        return f"{removed} secrets were removed from the uncommitted changes"
+    return "a module that git ignores, or a file changed while the run started"
+
+
+def gather_run(ledger: Ledger, record: Record, finder: FileFinder, runs: Path, target: Path) -> Difference | None:
+    """Fill `target` with the recorded files of a run, found by their digests; the first that is nowhere is returned."""
+    former = runs / record["experiment"].replace("/", "-") / record["run"]
+    for line in ("config_sha256", "files_sha256", "weights_sha256"):
+        recorded = {"config.yaml": record[line]} if line == "config_sha256" else record[line]
+        for name, digest in recorded.items():
+            source = ledger.kept(digest) or finder.find(name, digest, former / name)
+            if source is None:
+                return _missing(line, name, digest, finder, former / name)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            # Weights may be large and are never written to; the record of a run is.
+            _ = (
+                link_or_copy(str(source), str(target / name))
+                if line == "weights_sha256"
+                else shutil.copyfile(source, target / name)
+            )
+    return None
+
+
+def _missing(line: str, name: str, digest: str, finder: FileFinder, former: Path) -> Difference:
+    key = line if line == "config_sha256" else f"{line}.{name}"
+    if former.is_file():
+        return Difference(key, digest, finder.digest(former), str(former))
+    return Difference(key, digest, None, "name the folder that holds it with --weights")

@@ -1,0 +1,209 @@
+"""`podium reproduce`: a submission made again from its record, and either equal bytes or the first line that differs.
+
+What decides the bytes is compared before anything is computed: source, data, configuration, weights. Library versions
+and the machine may differ without effect; they are named when the bytes turn out different.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from components.training.checkpoint import read_json
+from pipelines.adapters.checkout import probe, run_podium
+from pipelines.adapters.file_finder import FileFinder
+from pipelines.adapters.ledger import Difference, Ledger, Record, differences
+from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source
+from pipelines.competitions.embedded import file_digest
+from pipelines.config.workspace import Workspace
+from pipelines.errors import PodiumError
+
+# Of the machine, what equal bits depend on.
+BITS = ("processor", "gpus", "torch_threads")
+PROMISE = "equal bits are promised only on the same kind of processor, with the same thread count and library versions"
+
+
+def reproduce(
+    workspace: Workspace,
+    ref: str,
+    *,
+    weights: Sequence[Path] = (),
+    data_dir: Path | None = None,
+    into: Path | None = None,
+    retrain: bool = False,
+    console: Console | None = None,
+) -> bool:
+    """Make the submission of `ref` again, in a clone at its commit, and say whether its bytes are the recorded ones.
+
+    Weights are looked for under runs/ and in `weights`; data in `data_dir`, else where the workspace has them. `into`
+    keeps the clone. With `retrain` the run is trained again. Raises `PodiumError` where something is not to be had.
+    """
+    console = console or Console()
+    ledger = Ledger(workspace.ledger)
+    record = ledger.find(ref)
+    _say(console, f"{record['ref']}: {record['experiment']} {record['run']}, commit {str(record['commit'])[:12]}")
+    with _folder(into) as target:
+        rebuild_source(workspace.root, ledger, record, target)
+        work = _Work(workspace, ledger, record, target, probe(target, record["competition"]), console)
+        data = data_dir.absolute() if data_dir else _find_data(work)
+        found = _compare_inputs(work, data)
+        if found is None:
+            environment = _compare_environment(work)
+            found = _train_again(work, data) if retrain else _predict_again(work, data, weights)
+            if found and found.line == "submission_sha256" and environment:
+                _say(console, f"  {found}")
+                found = environment[0]
+    return _conclude(work, found, retrain)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A record, the clone at its commit, and what the code in there says of this machine."""
+
+    workspace: Workspace
+    ledger: Ledger
+    record: Record
+    target: Path
+    here: Mapping[str, Any]
+    console: Console
+
+    @property
+    def threads(self) -> dict[str, str]:
+        """The recorded number, for the processes to come."""
+        number = self.record["machine"].get("torch_threads")
+        return {"OMP_NUM_THREADS": str(number)} if number else {}
+
+    def say(self, text: str) -> None:
+        _say(self.console, text)
+
+
+@contextmanager
+def _folder(into: Path | None) -> Iterator[Path]:
+    if into is not None:
+        yield into.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="podium-reproduce-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder).resolve() / "checkout"
+
+
+def _conclude(work: _Work, found: Difference | None, retrain: bool) -> bool:
+    if found is None:
+        work.say(f"equal: the submission of {work.record['ref']}, byte for byte")
+        return True
+    work.say(f"differs: {found}")
+    if retrain:
+        work.say(PROMISE)
+    return False
+
+
+# -- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def _find_data(work: _Work) -> Path:
+    slug = work.here["kaggle_slug"]
+    folder = work.workspace.data_dir(slug).absolute()
+    if folder.is_dir():
+        return folder
+    # An embedded competition's data are written by the code of the commit; of another's it says how to get them.
+    run_podium(work.target, ["data", "prepare", work.record["competition"]])
+    return Workspace(work.target).data_dir(slug)
+
+
+def _compare_inputs(work: _Work, data: Path) -> Difference | None:
+    """The first difference of source and data."""
+    record, here = work.record, work.here
+    if here["source_sha256"] != record["source_sha256"]:
+        return Difference("source_sha256", record["source_sha256"], here["source_sha256"], explain_source(record))
+    work.say("  source     equal" + (", with its uncommitted changes" if record["diff"] else ""))
+    for name, digest in record["data_sha256"].items():
+        path = data / name
+        found = file_digest(path) if path.is_file() else None
+        if found != digest:
+            return Difference(f"data_sha256.{name}", digest, found, str(path))
+    work.say(f"  data       {len(record['data_sha256'])} files equal in {data}")
+    return None
+
+
+def _compare_environment(work: _Work) -> list[Difference]:
+    recorded = {key: work.record["machine"].get(key) for key in BITS}
+    # A number of threads that is on record is asked for below.
+    here = dict(work.here["machine"]) | ({"torch_threads": recorded["torch_threads"]} if work.threads else {})
+    found = differences("versions", work.record["versions"], work.here["versions"])
+    found += differences("machine", recorded, here)
+    for difference in found:
+        work.say(f"  {difference}")
+    if not found:
+        work.say("  libraries  equal, and so is the kind of processor")
+    return found
+
+
+# -- what comes out --------------------------------------------------------------------------------------------------
+
+
+def _predict_again(work: _Work, data: Path, weights: Sequence[Path]) -> Difference | None:
+    record, runs = work.record, work.workspace.runs
+    run = work.target / "runs" / record["experiment"].replace("/", "-") / record["run"]
+    missing = gather_run(work.ledger, record, FileFinder([*weights, runs]), runs, run)
+    if missing is not None:
+        return missing
+    work.say(f"  weights    {len(record['weights_sha256'])} files equal")
+    output = run / "submission.csv"
+    arguments = ["predict", "--run", str(run), "--data-dir", str(data), "--output", str(output)]
+    run_podium(work.target, arguments, work.threads)
+    return _compare_submission(record, output)
+
+
+def _train_again(work: _Work, data: Path) -> Difference | None:
+    """Train by the recorded command and compare what it leaves, in the order in which it is made."""
+    record, words = work.record, work.record["command"] or []
+    if "train" not in words:
+        raise PodiumError(f"{record['ref']}: its run was not begun by `podium train` but by `{' '.join(words)}`")
+    words = words[words.index("train") :]  # without --root
+    work.say(f"  training   podium {' '.join(words)}")
+    _lay_out_data(Workspace(work.target).data_dir(work.here["kaggle_slug"]), data)
+    mode = {str(record["mode"]).upper(): "1"} if record["mode"] else {}
+    run_podium(work.target, words, work.threads | mode)
+    (run,) = (path.parent for path in work.target.glob("runs/*/*/run.json"))
+    folds = read_json(run / "run.json")["folds_sha256"]
+    if folds != record["folds_sha256"]:
+        return Difference("folds_sha256", record["folds_sha256"], folds, str(run / "folds.csv"))
+    for line, files in (
+        ("config_sha256", {"config.yaml": record["config_sha256"]}),
+        ("weights_sha256", record["weights_sha256"]),
+    ):
+        for name, digest in files.items():
+            found = file_digest(run / name) if (run / name).is_file() else None
+            if found != digest:
+                return Difference(f"{line}.{name}", digest, found, str(run / name))
+    work.say(f"  weights    {len(record['weights_sha256'])} files equal")
+    return _compare_submission(record, run / "submission.csv")
+
+
+def _lay_out_data(folder: Path, data: Path) -> None:
+    """The files of the data in the clone, with its local host's, so that they are not prepared anew."""
+    if folder == data:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in data.iterdir():
+        if path.is_file():
+            shutil.copy2(path, folder)
+    answers, place = data.parent / "local_host" / data.name, folder.parent / "local_host" / folder.name
+    if answers.is_dir():
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(answers)
+
+
+def _compare_submission(record: Record, output: Path) -> Difference | None:
+    digest = file_digest(output)
+    if digest == record["submission_sha256"]:
+        return None
+    return Difference("submission_sha256", record["submission_sha256"], digest, str(output))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,152 @@
+"""A submission made again in a second clone from the record of the first, and what is said where something differs."""
+
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.adapters.checkout import run_podium
+from pipelines.adapters.ledger import Ledger
+from pipelines.config.workspace import Workspace
+from pipelines.errors import PodiumError
+from pipelines.stages.reproduce import reproduce
+
+ROOT = Path(__file__).parents[2]
+REF = "local:place_names:1"
+COMMAND = ["train", "smoke/mt5_adafactor", "tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+    result = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def first(template, tmp_path_factory):
+    """A repository of its own with uncommitted changes, in which a run was trained and submitted."""
+    root = tmp_path_factory.mktemp("first") / "checkout"
+    for package in ("components", "pipelines"):
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(template, root, dirs_exist_ok=True)
+    shutil.copy(ROOT / ".gitignore", root)
+    git(root, "init", "--quiet")
+    git(root, "add", "--all")
+    git(root, "commit", "--quiet", "--message", "all of it")
+    errors = root / "pipelines" / "errors.py"
+    errors.write_text(errors.read_text() + "\nNOT_COMMITTED = 1\n")
+    (root / "pipelines" / "new_module.py").write_text("ANSWER = 42\n")
+    run_podium(root, COMMAND)
+    run_podium(root, ["submit", "smoke/mt5_adafactor"])
+    git(root, "add", "ledger")
+    git(root, "commit", "--quiet", "--message", "a submission")
+    return Workspace(root)
+
+
+@pytest.fixture
+def second(first, tmp_path):
+    """Another clone with the same data; runs/ is not here."""
+    root = tmp_path / "second"
+    git(tmp_path, "clone", "--quiet", str(first.root), str(root))
+    shutil.copytree(first.data / "place-names", root / "data" / "place-names")
+    return Workspace(root)
+
+
+def outcome(workspace, *options, **keywords):
+    screen = Console(file=io.StringIO(), width=200)
+    is_equal = reproduce(workspace, REF, console=screen, **keywords)
+    return is_equal, screen.file.getvalue().splitlines()
+
+
+def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
+    is_equal, said = outcome(second, weights=[first.runs], into=tmp_path / "kept")
+    record = Ledger(second.ledger).find(REF)
+    assert said == [
+        f"{REF}: smoke_mt5_adafactor {record['run']}, commit {record['commit'][:12]}",
+        "  source     equal, with its uncommitted changes",
+        f"  data       3 files equal in {second.data / 'place-names'}",
+        "  libraries  equal, and so is the kind of processor",
+        "  weights    2 files equal",
+        f"equal: the submission of {REF}, byte for byte",
+    ]
+    assert is_equal
+    run = f"runs/smoke_mt5_adafactor/{record['run']}"
+    assert (tmp_path / "kept" / run / "submission.csv").read_bytes() == (
+        first.root / run / "submission.csv"
+    ).read_bytes()
+    assert (tmp_path / "kept" / "pipelines" / "new_module.py").is_file()
+    assert not second.runs.exists(), "the clone that asks is left alone"
+    assert record["diff"]["secrets_removed"] == 0
+
+
+def test_other_bytes_with_another_library(first, second):
+    record = Ledger(second.ledger).find(REF)
+    change = {"versions": record["versions"] | {"torch": "0.4.1"}, "submission_sha256": "0" * 64}
+    Ledger(second.ledger).append({"event": "changed", "ref": REF, "run": record["run"], **change})
+    is_equal, said = outcome(second, weights=[first.runs])
+    assert not is_equal
+    line = f"versions.torch: recorded 0.4.1, here {record['versions']['torch']}"
+    assert said[3] == f"  {line}"
+    assert said[5].startswith(f"  submission_sha256: recorded {'0' * 16}, here {record['submission_sha256'][:16]} (")
+    assert said[6] == f"differs: {line}"
+
+
+def test_one_byte_of_the_data(first, second):
+    path = second.data / "place-names" / "test.csv"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    is_equal, said = outcome(second, weights=[first.runs])
+    assert not is_equal
+    digest = Ledger(second.ledger).find(REF)["data_sha256"]["test.csv"]
+    assert said[-1].startswith(f"differs: data_sha256.test.csv: recorded {digest[:16]}, here ")
+    assert said[-1].endswith(f" ({path})")
+
+
+def test_weights_that_are_others_or_nowhere(first, second):
+    record = Ledger(second.ledger).find(REF)
+    (name, digest) = next(item for item in record["weights_sha256"].items() if item[0].endswith(".safetensors"))
+    _, said = outcome(second)
+    assert said[-1] == (
+        f"differs: weights_sha256.{name}: recorded {digest[:16]}, here none "
+        "(name the folder that holds it with --weights)"
+    )
+    path = second.runs / "smoke_mt5_adafactor" / record["run"] / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes((first.runs / "smoke_mt5_adafactor" / record["run"] / name).read_bytes() + b"\0")
+    _, said = outcome(second)
+    assert said[-1].startswith(f"differs: weights_sha256.{name}: recorded {digest[:16]}, here ")
+    assert said[-1].endswith(f" ({path})")
+
+
+def test_what_is_not_to_be_had(first, second, tmp_path):
+    with pytest.raises(
+        PodiumError, match=r"kaggle:1: no submission in .* has this ref; its last ones are local:place_"
+    ):
+        reproduce(second, "kaggle:1")
+    record = Ledger(second.ledger).find(REF)
+    with pytest.raises(PodiumError, match="not empty; name a new folder"):
+        reproduce(second, REF, into=second.root)
+    (second.ledger / "files" / record["diff"]["sha256"]).unlink()
+    with pytest.raises(PodiumError, match=r"its run had uncommitted changes, and .* is missing: commit ledger/ whole"):
+        reproduce(second, REF)
+    shutil.rmtree(second.root / ".git")
+    with pytest.raises(PodiumError, match="no git checkout; run this where the project was cloned"):
+        Ledger(second.ledger).append({"event": "changed", "ref": REF, "run": record["run"], "diff": None})
+        reproduce(second, REF)
+    git(second.root, "init", "--quiet")
+    with pytest.raises(PodiumError, match=f"commit {record['commit']}: not in the repository at .*; `git fetch`"):
+        reproduce(second, REF)
+
+
+def test_training_again_gives_the_same_weights(first):
+    is_equal, said = outcome(first, retrain=True)
+    assert said[-3:] == [
+        f"  training   podium {' '.join(COMMAND)}",
+        "  weights    2 files equal",
+        f"equal: the submission of {REF}, byte for byte",
+    ]
+    assert is_equal
