@@ -1,0 +1,39 @@
+"""From a checkpoint folder (config.json, model.safetensors, tokenizer.json) to the folder that `OnnxEncoder` reads."""
+
+import shutil
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from components.atomic_files import atomic_folder, read_json, write_json
+from components.search.encoders import fingerprint_files
+from components.search.onnx_bert import write_bert
+from components.search.onnx_encoder import MODEL_FILE, RECORD_FILE
+from components.search.token_batches import TOKENIZER_FILE
+
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+def fingerprint_checkpoint(folder: Path, *, max_length: int) -> str:
+    """What an encoder's vectors depend on: weights, configuration, tokenizer, and where texts are cut."""
+    return fingerprint_files(
+        [folder / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)], max_length=max_length
+    )
+
+
+def export_encoder(checkpoint: Path, folder: Path, *, name: str, max_length: int) -> None:
+    """Write `folder`, whole or not at all. Raises ValueError for a checkpoint that is no BERT."""
+    for needed in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE):
+        if not (checkpoint / needed).is_file():
+            raise ValueError(f"{checkpoint}: no {needed}; an encoder's folder holds it")
+    config = read_json(checkpoint / CONFIG_FILE)
+    with atomic_folder(folder) as partial:
+        write_bert(config, load_file(checkpoint / WEIGHTS_FILE), partial / MODEL_FILE)
+        shutil.copyfile(checkpoint / TOKENIZER_FILE, partial / TOKENIZER_FILE)
+        record = {
+            "name": name,
+            "dimension": config["hidden_size"],
+            "max_length": max_length,
+            "fingerprint": fingerprint_checkpoint(checkpoint, max_length=max_length),
+        }
+        write_json(partial / RECORD_FILE, record)

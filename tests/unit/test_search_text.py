@@ -1,0 +1,69 @@
+"""Folding, terms, passages: what a searcher means, and what is shown of it."""
+
+import pytest
+from search_fakes import SIMPLIFIED
+
+from components.search.passages import Piece, best_passage, find_needles, mark_matches
+from components.search.terms import list_terms
+from components.search.text_folding import TextFolder, load_simplified
+
+FOLDER = TextFolder(SIMPLIFIED)
+
+
+def test_scripts_widths_and_capitals_fold_to_one():
+    assert FOLDER.fold("ＡＢＣ１２３ 經濟") == FOLDER.fold("abc123 经济") == "abc123 经济"
+    assert FOLDER.fold("ｶﾞﾗｽ") == "ガラス"
+    assert FOLDER.fold("Straße") == "strasse"
+
+
+@pytest.mark.parametrize("text", ["ＡＢＣ經", "ﬁnance", "İstanbul", "①㈱", "e\u0301", "🙂👩‍👩‍👧"])
+def test_folding_twice_changes_nothing(text):
+    once = FOLDER.fold(text)
+    assert FOLDER.fold(once) == once
+
+
+def test_each_folded_character_knows_where_it_comes_from():
+    folded, origins = FOLDER.fold_with_origins("ﬁn經")
+    assert (folded, origins) == ("fin经", [0, 0, 1, 2])
+
+
+def test_a_character_table_is_read_in_opencc_s_form(tmp_path):
+    file = tmp_path / "TSCharacters.txt"
+    file.write_text("# comment\n經\t经\n乾\t干 乾\n臺\t台\n台\t台\n", encoding="utf-8")
+    assert load_simplified(file) == {"經": "经", "乾": "干", "臺": "台"}
+    file.write_text("nothing\n")
+    with pytest.raises(ValueError, match=r"TSCharacters\.txt: no line of a character table"):
+        load_simplified(file)
+
+
+def test_words_give_letter_quadruples_and_chinese_gives_characters_and_pairs():
+    assert list_terms("the city's") == ["the", "#<the", "#the>", "city", "#<cit", "#city", "#ity>"]
+    assert list_terms("搜索引擎") == ["搜", "索", "引", "擎", "搜索", "索引", "引擎"]
+    assert list_terms("火") == ["火"]
+    assert list_terms("4月a_b") == ["4", "#<4>", "月", "a", "#<a>", "b", "#<b>"]
+    assert list_terms(" 🙂 … ' _ \n") == []
+
+
+def test_matches_are_marked_in_the_text_as_it_was_written():
+    assert mark_matches("中國經濟 ＧＤＰ up", "经济 gdp", FOLDER) == [
+        Piece("中國", False),
+        Piece("經濟", True),
+        Piece(" ", False),
+        Piece("ＧＤＰ", True),
+        Piece(" up", False),
+    ]
+    # A word is marked where it begins a word, so also in its plural; never in the middle of another.
+    assert mark_matches("rates crates", "rate", FOLDER) == [Piece("rate", True), Piece("s crates", False)]
+    assert find_needles("中国经济 a 火", FOLDER) == ["中国", "国经", "经济", "a", "火"]
+
+
+def test_the_passage_lies_around_the_rarest_matches_and_begins_with_a_sentence():
+    text = "One bank. " * 40 + "Here stands the strike. " + "More bank text. " * 30
+    pieces = best_passage(text, "bank strike", FOLDER, rarity=lambda term: {"strike": 5.0}.get(term, 0.1), width=80)
+    shown = "".join(piece.text for piece in pieces)
+    assert Piece("strike", True) in pieces
+    assert shown.startswith("…One bank.")
+    assert len(shown) <= 82
+    nothing = best_passage("short text", "zebra", FOLDER, rarity=lambda term: 0.0)
+    assert nothing == [Piece("short text", False)]
+    assert best_passage("", "zebra", FOLDER, rarity=lambda term: 0.0) == []
