@@ -86,12 +86,18 @@ def usage_of(text: str) -> str:
 
 def find_package(package: str) -> tuple[Path, str]:
     """The folder of an installed data package, whose code is not run, and its "name version"."""
+    folder = find_package_folder(package)
+    # A package may be distributed under another name.
+    distribution = metadata.packages_distributions().get(package, [package])[0]
+    return folder, f"{distribution} {metadata.version(distribution)}"
+
+
+def find_package_folder(package: str) -> Path:
+    """The folder of an installed data package, whose code is not run; its version would take seconds to find."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise PodiumError(f'package {package}, which holds the data, is missing: pip install -e ".[examples]"')
-    # A package may be distributed under another name.
-    distribution = metadata.packages_distributions().get(package, [package])[0]
-    return Path(spec.submodule_search_locations[0]), f"{distribution} {metadata.version(distribution)}"
+    return Path(spec.submodule_search_locations[0])
 
 
 def _write_folder(folder: Path, files: Mapping[str, pd.DataFrame], source: str) -> None:
