@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.builders import baselines, optimizers, schedules, t5
+from pipelines.builders import baselines, optimizers, schedules, t5, xcit
 from pipelines.builders.context import ModelContext
 from pipelines.config.schema import SECTIONS, Experiment
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from components.optim.schedules import Schedule
     from components.tabular_baseline import TabularBaseline
 
-HEAD_MODULES = ("lm_head",)
+HEAD_MODULES = ("lm_head", "head")
 """What a model calls its head, where that is a module of its own."""
 
 
@@ -63,6 +63,7 @@ def build_model(
         vocab_size=vocab_size,
         weights=weights,
         kept_ids=kept_ids,
+        in_chans=getattr(experiment.data, "in_chans", None),
     )
     try:
         model: nn.Module = _build(MODELS, experiment.model, context)
@@ -73,6 +74,11 @@ def build_model(
 
 def _check_head(experiment: Experiment, task: str) -> None:
     if not isinstance(experiment.model, T5FromScratch | T5Pretrained):
+        if task == "text_to_text":
+            name = experiment.model.name
+            raise ConfigError(
+                f"model.name: {name!r} writes no text, which {experiment.competition} asks for; needs a T5"
+            )
         return
     head, wanted = experiment.model.head, "seq2seq" if task == "text_to_text" else "classifier"
     if head != wanted:
@@ -131,6 +137,7 @@ MODELS = _table(
     {
         "t5_from_scratch": t5.build_t5_from_scratch,
         "t5_pretrained": t5.build_t5_pretrained,
+        "xcit": xcit.build_xcit,
         "linear_baseline": baselines.build_linear_baseline,
     },
 )

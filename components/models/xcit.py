@@ -100,6 +100,11 @@ class XCiT(nn.Module):
             if isinstance(module, ConvPatchEmbed | XCABlock | ClassAttentionBlock):
                 module.fast = fast
 
+    @property
+    def layer_stacks(self) -> tuple[nn.ModuleList]:
+        """What an activation plan is applied to: the blocks over all tokens, which hold nearly all that is kept."""
+        return (self.blocks,)
+
     def no_weight_decay(self) -> set[str]:
         """Parameters that timm exempts; vectors, among them LayerScale, are exempt by their shape."""
         return {"cls_token", "pos_embed.token_projection.weight", "pos_embed.token_projection.bias"}
@@ -189,6 +194,7 @@ def create_xcit(
     patch_size: int | None = None,
     embed_dim: int | None = None,
     depth: int | None = None,
+    cls_attn_layers: int | None = None,
     num_heads: int | None = None,
     eta: float | None = None,
     drop_rate: float = 0.0,
@@ -204,8 +210,18 @@ def create_xcit(
     `read_name`, `XCiTArchitecture` and `XCiT` do.
     """
     architecture = name if isinstance(name, XCiTArchitecture) else read_name(name)
-    sizes = {"patch_size": patch_size, "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads, "eta": eta}
-    architecture = with_changes(architecture, num_classes=num_classes, in_chans=in_chans, norm=norm, **sizes)
+    architecture = with_changes(
+        architecture,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        norm=norm,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        cls_attn_layers=cls_attn_layers,
+        num_heads=num_heads,
+        eta=eta,
+    )
     return XCiT(
         architecture,
         drop_rate=drop_rate,

@@ -170,7 +170,7 @@ def checkpoint_config(architecture: XCiTArchitecture) -> dict[str, Any]:
     changed = {
         key: value
         for key, value in asdict(architecture).items()
-        if key in ("embed_dim", "depth", "num_heads", "eta", "patch_size")
+        if key in ("embed_dim", "depth", "cls_attn_layers", "num_heads", "eta", "patch_size")
         and value != getattr(read_name(architecture.name), key)
     }
     return {

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from components.data.batching import plan_inference_batches
 from components.models.t5 import T5Seq2Seq
@@ -32,14 +33,21 @@ def predict_logits(
     *,
     batch_size: int,
     precision: str = "no",
+    num_workers: int = 0,
 ) -> Tensor:
     """Logits of all rows in their order, float32 on the CPU, (N, C).
 
     Batches depend on the data alone, so that the same rows give the same bits in validation and in a kernel.
-    `precision` (PRECISIONS) is the type that matrix products are computed in.
+    `precision` (PRECISIONS) is the type that matrix products are computed in; `num_workers` processes make the batches.
     """
     return _predict_rows(
-        model, lambda batch: model(**batch).logits, data, collate, batch_size=batch_size, precision=precision
+        model,
+        lambda batch: model(**batch).logits,
+        data,
+        collate,
+        batch_size=batch_size,
+        precision=precision,
+        num_workers=num_workers,
     )
 
 
@@ -66,13 +74,22 @@ def _predict_rows(
     *,
     batch_size: int,
     precision: str,
+    num_workers: int = 0,
 ) -> Tensor:
     rows: list[int] = []
     parts: list[Tensor] = []
     device = next(model.parameters()).device
     with _evaluating([model], precision):
-        for batch_rows in plan_inference_batches(data.padding_keys(), batch_size):
-            batch = collate([data[row] for row in batch_rows])
+        plan = plan_inference_batches(data.padding_keys(), batch_size)
+        # Its own generator, as else validating would draw from the global one
+        loader: DataLoader[Any] = DataLoader(
+            data,  # type: ignore[arg-type]
+            batch_sampler=plan,
+            collate_fn=collate,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+        )
+        for batch_rows, batch in zip(plan, loader, strict=True):
             batch.pop("labels", None)
             result = run({key: value.to(device) for key, value in batch.items()})
             rows += batch_rows

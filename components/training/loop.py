@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +35,13 @@ class TrainingData(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> Mapping[str, Any]: ...
     def padding_keys(self) -> Sequence[int]: ...
+
+
+@runtime_checkable
+class ChangingData(TrainingData, Protocol):
+    """Examples that differ from epoch to epoch: each is a pure function of its row and the epoch that was begun."""
+
+    def begin_epoch(self, epoch: int, /) -> None: ...
 
 
 class Observer(Protocol):
@@ -146,6 +153,8 @@ class TrainingLoop:
     def _load_epoch(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         """This process's share of each micro-batch, and whether it is only there to take part."""
         settings, accelerator = self.settings, self.accelerator
+        if isinstance(self.data, ChangingData):
+            self.data.begin_epoch(epoch)
         keys = self.data.padding_keys()
         plan = plan_batches(
             keys, settings.batch_size, seed=settings.seed, epoch=epoch, bucket_batches=settings.bucket_batches

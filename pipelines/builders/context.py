@@ -14,7 +14,7 @@ class ModelContext:
 
     `num_classes` is None for text, `seed` is for models without torch's, and `weights` is the checkpoint that the run
     itself holds to start from, in place of the one that the experiment names. Rows `kept_ids` of published weights are
-    those of a trimmed vocabulary.
+    those of a trimmed vocabulary. `in_chans` is the number of channels of images.
     """
 
     task: str
@@ -25,6 +25,7 @@ class ModelContext:
     vocab_size: int | None = None
     weights: Path | None = None
     kept_ids: Sequence[int] | None = None
+    in_chans: int | None = None
 
     @property
     def classifier_loss(self) -> str:

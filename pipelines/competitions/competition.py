@@ -47,6 +47,19 @@ class FoldDefaults:
 
 
 @dataclass(frozen=True)
+class ImagePlaces:
+    """Where a competition's images lie, beside its tables: an input column, and what its cells stand for.
+
+    In `train` and `test` {} is the cell: "train_images/{}", "test/{}.png", or "train_images.npy#{}" for a row of an
+    array. The canonical column holds these places, whole paths.
+    """
+
+    column: str
+    train: str
+    test: str
+
+
+@dataclass(frozen=True)
 class PreparationFolders:
     """Where an embedded competition writes: what competitors see, and what only the local host reads."""
 
@@ -88,6 +101,10 @@ class Competition:
     """Every metric is the mean over the values of this column of its value there."""
     class_names: tuple[str, ...] = ()
     """Of multiclass, as they stand in the label column."""
+    images: ImagePlaces | None = None
+    """Where the images of an image competition lie."""
+    test_role: str = "test"
+    """The table that lists the test rows: test, or sample where the host has no other."""
     reference_separator: str | None = None
     """Between several correct answers in one cell of the solution."""
     reserved_pieces: tuple[str, ...] = ()
@@ -100,6 +117,8 @@ class Competition:
     """Submissions a day, as Kaggle has them."""
 
     def __post_init__(self) -> None:
+        if self.images is not None and self.images.column not in self.input_columns:
+            raise PodiumError(f"{self.name}: images.column: {self.images.column!r} is none of input_columns")
         if self.build_prompt is _own_columns:
             object.__setattr__(self, "build_prompt", partial(join_columns, self.input_columns))
         _check_choice(self, "task", self.task, TASKS)
@@ -126,15 +145,24 @@ class Competition:
         labels = {name: check_labels(frame[name], self.task, self.class_names, path) for name in self.label_columns}
         if self.task != "multilabel":
             labels = {"label": labels[self.label_columns[0]]}
-        return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in texts}, **labels})
+        inputs = {name: self._inputs(frame, name, data_dir, "train") for name in texts}
+        return pd.DataFrame({"id": frame[self.id_column], **inputs, **labels})
 
     def load_test(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
         """Test rows: `id` and the inputs as text. A hidden rerun may have none (`may_be_empty`)."""
-        path = find_table(data_dir, "test", self._cure)
+        path = find_table(data_dir, self.test_role, self._cure)
         needed = [self.id_column, *self.input_columns]
         frame = load_table(path, needed=needed, cure=self._cure, may_be_empty=may_be_empty)
         check_ids(frame, self.id_column, path)
-        return pd.DataFrame({"id": frame[self.id_column], **{name: frame[name] for name in self.input_columns}})
+        inputs = {name: self._inputs(frame, name, data_dir, "test") for name in self.input_columns}
+        return pd.DataFrame({"id": frame[self.id_column], **inputs})
+
+    def _inputs(self, frame: pd.DataFrame, name: str, data_dir: Path, role: str) -> pd.Series:
+        """A column's cells, or the places of the images that they name."""
+        if self.images is None or name != self.images.column:
+            return frame[name]
+        pattern = str(data_dir / getattr(self.images, role))
+        return frame[name].map(lambda cell: pattern.replace("{}", cell))
 
     def load_sample(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
         """The sample submission as the host ships it; ids and texts are strings, the rest what its cells say."""

@@ -4,12 +4,14 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.errors import PodiumError
@@ -17,16 +19,22 @@ from pipelines.errors import PodiumError
 MANIFEST = "SHA256SUMS"
 PUBLIC_SHARE = 0.3
 
+Files = dict[str, pd.DataFrame | NDArray[np.uint8]]
+
 
 @dataclass(frozen=True)
 class EmbeddedTables:
-    """All that is written of a competition; `solution` has a `usage` column, `baselines` are submissions by name."""
+    """All that is written of a competition; `solution` has a `usage` column, `baselines` are submissions by name.
+
+    `arrays` are images by file name, uint8, for rows of train and test to name.
+    """
 
     train: pd.DataFrame
     test: pd.DataFrame
     sample_submission: pd.DataFrame
     solution: pd.DataFrame
     baselines: Mapping[str, pd.DataFrame]
+    arrays: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def write_tables(tables: EmbeddedTables, folders: PreparationFolders, *, source: str) -> None:
@@ -34,8 +42,13 @@ def write_tables(tables: EmbeddedTables, folders: PreparationFolders, *, source:
 
     `source` (package and version) stands in the manifests, which `sha256sum -c SHA256SUMS` can check.
     """
-    shown = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
-    hidden = {"solution.csv": tables.solution}
+    shown: Files = {
+        "train.csv": tables.train,
+        "test.csv": tables.test,
+        "sample_submission.csv": tables.sample_submission,
+    }
+    shown |= tables.arrays
+    hidden: Files = {"solution.csv": tables.solution}
     hidden |= {f"baselines/{name}.csv": frame for name, frame in sorted(tables.baselines.items())}
     for folder in (folders.data, folders.local_host):
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -100,11 +113,14 @@ def find_package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _write_folder(folder: Path, files: Mapping[str, pd.DataFrame], source: str) -> None:
+def _write_folder(folder: Path, files: Files, source: str) -> None:
     with _staging(folder) as staging:
-        for name, frame in files.items():
+        for name, content in files.items():
             (staging / name).parent.mkdir(exist_ok=True)
-            (staging / name).write_bytes(frame.to_csv(index=False, lineterminator="\n").encode())
+            if isinstance(content, pd.DataFrame):
+                (staging / name).write_bytes(content.to_csv(index=False, lineterminator="\n").encode())
+            else:
+                np.save(staging / name, content, allow_pickle=False)
         digests = "".join(f"{file_digest(staging / name)}  {name}\n" for name in files)
         (staging / MANIFEST).write_text(f"# from {source}\n{digests}", encoding="utf-8")
         for name in (*files, MANIFEST):

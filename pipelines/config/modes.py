@@ -1,9 +1,14 @@
 """Two ways of trying an experiment before paying for it, as overrides of whatever it says."""
 
+from collections.abc import Sequence
+
 from pipelines.config.schema import Experiment
+from pipelines.config.sections.section import Section
 
 SMOKE_STEPS = 6
 OVERFIT_STEPS = 300
+CHANGES = ("rand_augment", "flip", "shift", "rotate", "zoom", "erase", "mixup", "cutmix")
+"""What changes images at random; a random crop is switched off by 1."""
 
 
 def smoke_overrides(experiment: Experiment) -> list[str]:
@@ -35,11 +40,18 @@ def overfit_overrides(experiment: Experiment) -> list[str]:
         "training.label_smoothing=0",
         "training.ema_decay=null",
         "training.gradient_accumulation_steps=1",
-        "model.dropout=0",
         "optimizer.weight_decay=0",
+        *_switched_off("model", experiment.model, ("dropout", "drop_rate", "attn_drop_rate", "drop_path_rate")),
+        *_switched_off("data", experiment.data, CHANGES),
+        *(["data.crop_scale=1"] if hasattr(experiment.data, "crop_scale") else []),
         f"data.max_train_rows={loop.batch_size}",
     ]
     return overrides + _short_warmup(experiment, 20)
+
+
+def _switched_off(kind: str, section: Section, names: Sequence[str]) -> list[str]:
+    """Those of the fields that the section has, at 0."""
+    return [f"{kind}.{name}=0" for name in names if hasattr(section, name)]
 
 
 def _short_warmup(experiment: Experiment, num_steps: int) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from components.training.activation_plans import parse_plan
 from pipelines.config.checks import at_least
-from pipelines.config.sections.data import Table, Text
+from pipelines.config.sections.data import Images, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
-from pipelines.config.sections.model import LinearBaseline, T5FromScratch, T5Pretrained
+from pipelines.config.sections.model import LinearBaseline, T5FromScratch, T5Pretrained, XCiT
 from pipelines.config.sections.optimizer import Adafactor, AdamW
 from pipelines.config.sections.schedule import Constant, Cosine, InverseSqrt, Linear
 from pipelines.config.sections.section import Section
@@ -21,8 +21,13 @@ from pipelines.config.sections.training import Loop
 Values = dict[str, Any]
 
 SECTIONS: dict[str, dict[str, type[Section]]] = {
-    "model": {"t5_from_scratch": T5FromScratch, "t5_pretrained": T5Pretrained, "linear_baseline": LinearBaseline},
-    "data": {"text": Text, "table": Table},
+    "model": {
+        "t5_from_scratch": T5FromScratch,
+        "t5_pretrained": T5Pretrained,
+        "xcit": XCiT,
+        "linear_baseline": LinearBaseline,
+    },
+    "data": {"text": Text, "images": Images, "table": Table},
     "optimizer": {"adafactor": Adafactor, "adamw": AdamW},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt},
     "training": {"loop": Loop},
@@ -40,7 +45,7 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
 STEP_SECTIONS = ("optimizer", "schedule", "training")
 """What only a model that is trained step by step has; the linear baseline's experiments go without."""
 
-DATA_OF_MODELS = {"t5_from_scratch": "text", "t5_pretrained": "text", "linear_baseline": "table"}
+DATA_OF_MODELS = {"t5_from_scratch": "text", "t5_pretrained": "text", "xcit": "images", "linear_baseline": "table"}
 """Model -> the one kind of examples it takes."""
 
 DEFAULT_CHOICES = {"training": "loop", "tracking": "mlflow"}
@@ -65,9 +70,9 @@ class Experiment:
     """Seed of weights, order and dropout; the folds have their own."""
     fold: str = "each"
     """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
-    model: T5FromScratch | T5Pretrained | LinearBaseline
+    model: T5FromScratch | T5Pretrained | XCiT | LinearBaseline
     """What is trained."""
-    data: Text | Table
+    data: Text | Images | Table
     """How rows become examples."""
     optimizer: Adafactor | AdamW | None = None
     """How gradients become steps; left out with linear_baseline."""
@@ -134,16 +139,21 @@ def _check_trimming(experiment: Experiment) -> None:
 
 def _check_head(experiment: Experiment) -> None:
     model, training = experiment.model, experiment.training
-    if training is None or isinstance(model, LinearBaseline) or model.head != "classifier":
+    if training is None:
         return
-    for name in ("label_smoothing", "z_loss"):
-        if value := getattr(training, name):
-            raise ValueError(f"training.{name}: {value} with model.head classifier, which has none; needs 0")
+    if isinstance(model, XCiT) and training.z_loss:
+        raise ValueError(f"training.z_loss: {training.z_loss} with model xcit, which has none; needs 0")
+    if isinstance(model, T5FromScratch | T5Pretrained) and model.head == "classifier":
+        for name in ("label_smoothing", "z_loss"):
+            if value := getattr(training, name):
+                raise ValueError(f"training.{name}: {value} with model.head classifier, which has none; needs 0")
 
 
 def _check_layers(experiment: Experiment) -> None:
     """What is asked of layers and head must be there; of published weights that is known when they are loaded."""
     model, training, optimizer = experiment.model, experiment.training, experiment.optimizer
+    if isinstance(model, XCiT) and model.checkpoint is None and training is not None:
+        _check_plan(training, model.resolve().depth)
     if not isinstance(model, T5FromScratch) or training is None or optimizer is None:
         return
     if optimizer.head_lr is not None and model.head == "seq2seq" and model.tie_embeddings:
@@ -152,10 +162,14 @@ def _check_layers(experiment: Experiment) -> None:
             "needs null, or model.tie_embeddings: false"
         )
     for depth in (model.num_layers, model.num_decoder_layers):
-        try:
-            parse_plan(training.activation_checkpointing).pieces(depth)
-        except ValueError as error:
-            raise ValueError(f"training.activation_checkpointing: {error}") from error
+        _check_plan(training, depth)
+
+
+def _check_plan(training: Loop, depth: int) -> None:
+    try:
+        parse_plan(training.activation_checkpointing).pieces(depth)
+    except ValueError as error:
+        raise ValueError(f"training.activation_checkpointing: {error}") from error
 
 
 def _check_steps(experiment: Experiment) -> None:

@@ -23,7 +23,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path | No
         axes.plot(steps, values, marker="o" if len(points) < 20 else None)
         axes.set(title=name, xlabel="step")
         axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_scores(metrics: Mapping[str, float], competition: Competition, path: Path) -> Path:
@@ -37,7 +37,7 @@ def draw_scores(metrics: Mapping[str, float], competition: Competition, path: Pa
     axes.bar_label(bars, fmt="%.4f", fontsize=8)
     axes.axhline(metrics[f"cv/{competition.metric}"], color="black", linewidth=1, linestyle="--")
     axes.set(title=f"{competition.metric} by fold, mean dashed")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_lr_curve(lrs: Sequence[float], losses: Sequence[float], suggestion: float | None, path: Path) -> Path:
@@ -51,10 +51,11 @@ def draw_lr_curve(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
         axes.axvline(suggestion, color="black", linewidth=1, linestyle="--")
     axes.set(title="loss after a step at each rate", xlabel="optimizer.lr", ylabel="loss, smoothed", xscale="log")
     axes.grid(alpha=0.3)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _save(figure: object, path: Path) -> Path:
+def save_figure(figure: object, path: Path) -> Path:
+    """Write a matplotlib figure as PNG, with its folder; the same figure gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})  # type: ignore[attr-defined]
     return path

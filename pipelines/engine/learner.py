@@ -44,3 +44,6 @@ class Learner(Protocol):
 
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """Predictions for the rows of `frame` by all checkpoints together."""
+
+    def draw_figures(self, job: FoldJob, checkpoint: Path, folder: Path) -> Sequence[Path]:
+        """Pictures of what a fold's checkpoint has learnt, written to `folder`; none, as a rule."""

@@ -19,6 +19,12 @@ def _create_text_learner(experiment: Experiment, competition: Competition, run: 
     return TextLearner(experiment, competition, run)
 
 
+def _create_image_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.image_learner import ImageLearner
+
+    return ImageLearner(experiment, competition, run)
+
+
 def _create_table_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
     from pipelines.engine.table_learner import TableLearner
 
@@ -27,5 +33,6 @@ def _create_table_learner(experiment: Experiment, competition: Competition, run:
 
 _LEARNERS: dict[str, Callable[[Experiment, Competition, RunDirectory], Learner]] = {
     "text": _create_text_learner,
+    "images": _create_image_learner,
     "table": _create_table_learner,
 }

@@ -73,6 +73,18 @@ class NeuralLearner(ABC):
         """The rows of an epoch, where they are not the fold's as they stand."""
         return train
 
+    def _prediction_collators(self) -> Sequence[Callable[[list[Any]], Batch]]:
+        """The views of a row whose predictions are averaged; one, as a rule."""
+        return [self._collator()]
+
+    def draw_figures(self, job: FoldJob, checkpoint: Path, folder: Path) -> Sequence[Path]:
+        """As `Learner.draw_figures`: none."""
+        return []
+
+    @property
+    def _num_workers(self) -> int:
+        return getattr(self.experiment.data, "num_workers", 0)
+
     @property
     def _num_classes(self) -> int | None:
         return count_classes(self.competition)
@@ -154,6 +166,7 @@ class NeuralLearner(ABC):
             checkpoint_every_steps=section.checkpoint_every_steps,
             log_every_steps=section.log_every_steps,
             bucket_batches=section.bucket_batches,
+            num_workers=self._num_workers,
             seed=job.seed,
         )
 
@@ -191,14 +204,20 @@ class NeuralLearner(ABC):
         return self._predict_with([self._load_model(folder).to(device) for folder in checkpoints], frame)
 
     def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
-        section, data, collate = self.loop_section, self._encode(frame, has_labels=False), self._collator()
+        section, data = self.loop_section, self._encode(frame, has_labels=False)
         outputs = [
             self._activate(
                 predict_logits(
-                    model, data, collate, batch_size=section.eval_batch_size, precision=section.eval_precision
+                    model,
+                    data,
+                    collate,
+                    batch_size=section.eval_batch_size,
+                    precision=section.eval_precision,
+                    num_workers=self._num_workers,
                 )
             )
             for model in models
+            for collate in self._prediction_collators()
         ]
         return frame_probabilities(self.competition, frame, torch.stack(outputs).mean(0).numpy())
 

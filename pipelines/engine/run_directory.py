@@ -181,8 +181,8 @@ def start_record(
 
 
 def hash_data(data_dir: Path) -> dict[str, str]:
-    """SHA-256 of each CSV file that a competition reads."""
-    return {path.name: file_digest(path) for path in sorted(data_dir.glob("*.csv"))}
+    """SHA-256 of each table, and each array of images, that a competition reads."""
+    return {path.name: file_digest(path) for kind in ("*.csv", "*.npy") for path in sorted(data_dir.glob(kind))}
 
 
 def peak_memory_bytes() -> int:

@@ -39,6 +39,10 @@ class TableLearner:
             baseline.save(folder)
         return FitResult(checkpoint=CHECKPOINT, num_steps=1)
 
+    def draw_figures(self, job: FoldJob, checkpoint: Path, folder: Path) -> Sequence[Path]:
+        """None."""
+        return []
+
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """The mean over the folds' baselines; for text the first one's."""
         inputs = frame[list(self.competition.input_columns)]

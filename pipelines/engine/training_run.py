@@ -45,11 +45,21 @@ class RunContext:
 def train_run(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, float]:
     """Train what `fold` asks for, write `oof.parquet` and `metrics.json`, and return the scores."""
     learner = create_learner(context.experiment, context.competition, context.run)
+    _say_skipped(context)
     for name in fold_names(context.experiment, folds):
         _train_fold(context, learner, name, train, folds)
     if not context.is_main:
         return {}
     return _summarise(context, train, folds)
+
+
+def _say_skipped(context: RunContext) -> None:
+    """Images that cannot be used, where the experiment has any images."""
+    counts: Mapping[str, int] = (context.run.read_record().get("images") or {}).get("num_skipped") or {}
+    for role, number in counts.items():
+        context.tracker.log_metrics({f"data/num_skipped_{role}": float(number)})
+        if number:
+            context.screen.say(f"{number} {role} images cannot be used and are skipped; run.json names them")
 
 
 def fold_names(experiment: Experiment, folds: Folds) -> list[str]:
@@ -75,6 +85,8 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
         scores = _predict_oof(context, learner, job, result.checkpoint)
         tracker.log_metrics(scores)
         if figure := draw_curves(read_history(folder / "history.jsonl"), context.run.figures / f"{name}_curves.png"):
+            tracker.log_artifact(figure, "figures")
+        for figure in learner.draw_figures(job, folder / result.checkpoint, context.run.figures):
             tracker.log_artifact(figure, "figures")
         # Written last: a fold with a result is done and is never trained again.
         write_json(folder / "result.json", {"checkpoint": result.checkpoint, "num_steps": result.num_steps, **scores})
@@ -178,7 +190,8 @@ def remove_resume_points(run: RunDirectory) -> int:
     """Drop what only a resume needs; returns the bytes freed."""
     freed = 0
     weights = own_weights(run)
-    for folder in [*run.path.glob("*/resume"), *([weights] if weights else [])]:
+    cache = run.path / "cache"
+    for folder in [*run.path.glob("*/resume"), *([weights] if weights else []), *([cache] if cache.is_dir() else [])]:
         files = (file.stat() for file in folder.rglob("*") if file.is_file())
         # What the run it began from holds as well is not freed.
         freed += sum(file.st_size for file in files if file.st_nlink == 1)

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.competitions.competition import (
     Competition,
     PreparationFolders,
@@ -63,6 +65,12 @@ def _is_prepared(folders: PreparationFolders) -> bool:
 
 def _print_files(folder: Path) -> None:
     for name, digest in read_manifest(folder).items():
-        with (folder / name).open("rb") as stream:
-            num_rows = sum(1 for _ in stream) - 1
+        num_rows = _count_rows(folder / name)
         print(f"  {folder / name}  {num_rows:,} rows  sha256 {digest[:16]}")
+
+
+def _count_rows(path: Path) -> int:
+    if path.suffix == ".npy":
+        return len(np.load(path, mmap_mode="r"))
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream) - 1

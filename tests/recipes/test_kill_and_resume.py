@@ -128,3 +128,16 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
     assert len(losses[0]) == len(losses[1]) == 50
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert (only_run(workspace) / "submission.csv").exists()
+
+
+@pytest.mark.parametrize("experiment", ["smoke/xcit_nano_fashion", "smoke/xcit_small_finetune"])
+def test_images_go_on_being_changed_as_they_would_have_been(workspace, leaves, experiment):
+    """Killed in the middle of an epoch: shifts, crops, mixing and BatchNorm end in the same bytes."""
+    name = experiment.replace("/", "_")
+    changes = ["tracking.name=none", "training.num_threads=1", "data.erase=0.5", "data.mixup=0.4"]
+    podium(workspace.root, "train", experiment, *changes)
+    straight = only_run(workspace)
+    killed_podium(workspace.root, MOMENTS["in the middle of an epoch"], "train", experiment, *changes)
+    podium(workspace.root, "resume", experiment)
+    (resumed,) = set((workspace.runs / name).iterdir()) - {straight}
+    assert products(resumed) == products(straight)

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pipelines.config.checks import at_least, one_of, shown
+from pipelines.config.checks import at_least, one_of, share, shown
 from pipelines.config.sections.section import Section
 
+BAD_IMAGES = ("error", "skip")
+NORMALISATIONS = ("data", "imagenet")
 BUILT = ("unigram", "bpe", "character", "word")
 VOCABULARIES = (*BUILT, "file", "checkpoint")
 
@@ -69,3 +71,74 @@ class Table(Section):
     """The input columns as they are, for models that make their own features."""
 
     name: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Section):
+    """The competition's images as squares of pixels, changed at random while training."""
+
+    name: ClassVar[str] = "images"
+
+    img_size: int = 224
+    """Side in pixels that images are brought to: the shorter side is resized to it, the middle is kept."""
+    in_chans: int = 3
+    """Channels: 3 for colour, 1 for grey, which colour images are then turned to."""
+    convert_grey: bool = False
+    """With three channels: repeat the one of a grey image; false calls it a bad image."""
+    on_bad_image: str = "error"
+    """error ends the run before it begins; skip trains without the image, and answers for it as if it were blank."""
+    normalisation: str = "data"
+    """data: by mean and deviation of the training pixels; imagenet: by those of published weights."""
+    crop_scale: float = 1.0
+    """Least share of the area that a random crop keeps; 1 crops nothing at random, 0.08 is usual on photographs."""
+    rand_augment: int = 0
+    """Magnitude of RandAugment's two operations, 0 to 30; 9 is usual, 0 is off. It costs .3 ms an image."""
+    flip: float = 0.0
+    """Chance that an image is mirrored left to right."""
+    shift: int = 0
+    """Pixels that an image is moved at most, up, down, left and right; black comes in."""
+    rotate: float = 0.0
+    """Degrees that an image is turned at most, either way."""
+    zoom: float = 0.0
+    """Share by which an image is enlarged or reduced at most; 0.1 is a tenth."""
+    erase: float = 0.0
+    """Chance that a random rectangle is blotted out."""
+    mixup: float = 0.0
+    """Alpha of mixup, which adds pairs of images and of labels; 0 is off, 0.8 is usual."""
+    cutmix: float = 0.0
+    """Alpha of cutmix, which pastes part of one image into another; with mixup too, either by lot for each batch."""
+    tta: str = "none"
+    """none, or flip: predict the mirrored image as well and average the probabilities, at twice the cost."""
+    cache: bool = False
+    """Decode every training image once, to a file of img_size pixels in the run; random crops then see no more."""
+    num_workers: int = 0
+    """Processes that read and change images beside the training; 0 does it in between, which suits tiny images."""
+    max_train_rows: int | None = None
+    """Train on so many rows, drawn once with the experiment's seed; null takes all."""
+    max_valid_rows: int | None = None
+    """Score so many validation rows during training; null takes all, and the final OOF always does."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "img_size", "max_train_rows", "max_valid_rows")
+        at_least(self, 0, "shift", "rotate", "mixup", "cutmix", "num_workers", "rand_augment")
+        share(self, "zoom")
+        one_of(self, "on_bad_image", BAD_IMAGES)
+        one_of(self, "normalisation", NORMALISATIONS)
+        one_of(self, "tta", ("none", "flip"))
+        _check_pixels(self)
+        for name in ("flip", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; needs a chance from 0 to 1")
+
+
+def _check_pixels(data: Images) -> None:
+    if data.in_chans not in (1, 3):
+        raise ValueError(f"in_chans: {data.in_chans} is not known; needs 1 (grey) or 3 (colour)")
+    if data.normalisation == "imagenet" and data.in_chans != 3:
+        raise ValueError(f"normalisation: 'imagenet' with in_chans: {data.in_chans}; needs data, or in_chans: 3")
+    if not 0 < data.crop_scale <= 1:
+        raise ValueError(f"crop_scale: {data.crop_scale} is out of range; needs more than 0 and at most 1")
+    if data.rand_augment > 30:
+        raise ValueError(f"rand_augment: {data.rand_augment} is out of range; needs 0 to 30")
+    if data.shift >= data.img_size:
+        raise ValueError(f"shift: {data.shift} with img_size: {data.img_size} moves images out of sight; needs less")

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from components.models.xcit_architecture import NORMS, XCiTArchitecture, read_name, with_changes
 from pipelines.config.checks import above, at_least, one_of, share
 from pipelines.config.sections.section import Section
 
 HEADS = ("seq2seq", "classifier")
 FEED_FORWARDS = ("relu", "gated-gelu")
 ESTIMATORS = ("auto", "linear", "boosting")
-
+XCIT_SIZES = ("patch_size", "embed_dim", "depth", "cls_attn_layers", "num_heads", "eta")
 
 RUN_PREFIX = "run:"
 """What a checkpoint begins with that is a run's, by the experiment or the run's id."""
@@ -86,6 +87,58 @@ class T5Pretrained(Section):
         if not self.checkpoint.strip():
             raise ValueError("checkpoint: empty; needs a hub name, a folder or kaggle:owner/slug")
         _check_head(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class XCiT(Section):
+    """The cross-covariance image transformer: a published size, another of one's own, or published weights."""
+
+    name: ClassVar[str] = "xcit"
+
+    architecture: str = "xcit_nano_12_p16_224"
+    """timm's name of a size, patch and training resolution; the last binds nothing. The fields below change it."""
+    checkpoint: str | None = None
+    """Weights to start from: a hub name, timm's short name, a file or folder, or kaggle:owner/slug; null draws them."""
+    patch_size: int | None = None
+    """Pixels to a token's side: 2, 4, 8 or 16; null as the name says."""
+    embed_dim: int | None = None
+    """Width of a token; null as the name says."""
+    depth: int | None = None
+    """Blocks of cross-covariance attention, before those of class attention; null as the name says."""
+    cls_attn_layers: int | None = None
+    """Blocks of class attention; null for the usual two."""
+    num_heads: int | None = None
+    """Groups of channels that attend to one another; null as the name says."""
+    eta: float | None = None
+    """First value of LayerScale: 1.0, or 1e-5 with 24 blocks; null as the name says."""
+    norm: str = "batch"
+    """batch, or group for batches too small for BatchNorm's statistics."""
+    drop_rate: float = 0.0
+    """Share of the class token's features dropped before the head."""
+    attn_drop_rate: float = 0.0
+    """Share of attention weights dropped."""
+    drop_path_rate: float = 0.0
+    """Chance that an image skips a branch of a block; 0.05 in the paper's small models."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "norm", NORMS)
+        share(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
+        at_least(self, 1, "patch_size", "embed_dim", "depth", "cls_attn_layers", "num_heads")
+        above(self, 0, "eta")
+        if self.checkpoint is None:
+            self.resolve()
+            return
+        own = [name for name in XCIT_SIZES if getattr(self, name) is not None]
+        if own:
+            raise ValueError(
+                f"{own[0]}: {getattr(self, own[0])} with checkpoint: {self.checkpoint}, which has a size of its own; "
+                "needs null"
+            )
+
+    def resolve(self) -> XCiTArchitecture:
+        """The architecture that name and fields describe; a ValueError where there is none."""
+        sizes = {name: getattr(self, name) for name in XCIT_SIZES}
+        return with_changes(read_name(self.architecture), norm=self.norm, **sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
