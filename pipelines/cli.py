@@ -211,6 +211,12 @@ def _runs_prune(arguments: argparse.Namespace, workspace: Workspace) -> None:
     prune(workspace)
 
 
+def _runs_import(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.runs import take_in
+
+    take_in(workspace, arguments.folder)
+
+
 def _tracking_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.tracking import prepare
 
@@ -267,9 +273,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_new(commands)
 
-    runs = _add_group(commands, "runs", "list the runs, or free space")
+    runs = _add_group(commands, "runs", "list the runs, free space, or take in a kernel's")
     _add(runs, "list", _runs_list, "the runs and the space they take")
     _add(runs, "prune", _runs_prune, "remove what finished runs no longer need")
+    taken = _add(runs, "import", _runs_import, "take in the run that a training kernel left, with its curves")
+    taken.add_argument("folder", type=Path, help="the kernel's pulled output, or a run directory")
     tracking = _add_group(commands, "tracking", "the tracking database")
     _add(tracking, "prepare", _tracking_prepare, "create MLflow's database, once")
     return parser

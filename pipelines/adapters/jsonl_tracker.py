@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.system_metrics import SYSTEM_PREFIX, SYSTEM_SECONDS, SystemSampler
-from pipelines.adapters.tracker import LoggedBefore, TimedTracker, Tracker, check_status, now_ms, split_params
+from pipelines.adapters.tracker import (
+    DatedTracker,
+    LoggedBefore,
+    TimedTracker,
+    Tracker,
+    check_status,
+    now_ms,
+    split_params,
+)
 from pipelines.credentials import cleaned, without_secrets
 from pipelines.errors import PodiumError
 
@@ -44,6 +52,8 @@ class RecordedRun:
     run_id: str
     competition: str | None = None
     status: str | None = None
+    started_ms: int = 0
+    ended_ms: int = 0
     params: dict[str, object] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[MetricRow] = field(default_factory=list)
@@ -236,6 +246,7 @@ def read_run(folder: Path) -> RecordedRun:
         name=str(events[0]["name"]),
         run_id=str(events[0]["run_id"]),
         competition=events[0].get("competition"),
+        started_ms=events[0]["time"],
         params=_read_json(folder / "params.json"),
         tags=_read_json(folder / "tags.json"),
     )
@@ -249,6 +260,7 @@ def read_run(folder: Path) -> RecordedRun:
     for row in _read_lines(folder / "metrics.jsonl"):
         values = {key: float(value) for key, value in row["values"].items()}
         run.metrics.append(MetricRow(time_ms=row["time"], step=row["step"], values=values))
+    run.ended_ms = max([events[-1]["time"], *(row.time_ms for row in run.metrics)])
     for inner in sorted(folder.iterdir()):
         if (inner / "events.jsonl").is_file():
             run.children[inner.name] = read_run(inner)
@@ -259,7 +271,7 @@ def import_jsonl_run(folder: Path, tracker: Tracker) -> RecordedRun:
     """Replay the run recorded in `folder` into `tracker`, with its times where the backend takes them.
 
     Children are finished as they were (KILLED where nothing says how); the run itself stays open for its caller, who
-    finds its status in what is returned. Files that were not brought along are named in the tag `import.missing`.
+    ends it with `finish_import`. Files that were not brought along are named in the tag `import.missing`.
     """
     run = read_run(folder)
     _replay(run, tracker)
@@ -286,9 +298,18 @@ def _replay(run: RecordedRun, tracker: Tracker) -> None:
     if missing:
         tracker.log_tags({"import.missing": ", ".join(missing)})
     for name, child in run.children.items():
-        nested = tracker.child(name)
+        nested = tracker.child(name, child.started_ms) if isinstance(tracker, DatedTracker) else tracker.child(name)
         _replay(child, nested)
-        nested.finish(child.status or "KILLED")
+        finish_import(child, nested)
+
+
+def finish_import(run: RecordedRun, tracker: Tracker) -> None:
+    """End an imported run as it was, and when it was where the backend takes that."""
+    status = run.status or "KILLED"
+    if isinstance(tracker, DatedTracker):
+        tracker.finish_at(status, run.ended_ms)
+    else:
+        tracker.finish(status)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -58,7 +58,14 @@ class _RunLane(Lane):
 
     is_resumed = False
 
-    def __init__(self, name: str, client: MlflowClient, experiment_id: str, parent: "_RunLane | None" = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        client: MlflowClient,
+        experiment_id: str,
+        parent: "_RunLane | None" = None,
+        started_ms: int | None = None,
+    ) -> None:
         super().__init__(name)
         self.client = client
         self.experiment_id = experiment_id
@@ -72,7 +79,7 @@ class _RunLane(Lane):
         self.ending: deque[Job] = deque()
         self._known_params: dict[str, str] = {}
         self._nonfinite: set[str] = set()
-        self._started_ms = now_ms()
+        self._started_ms = started_ms or now_ms()
 
     @property
     def has_work(self) -> bool:
@@ -222,10 +229,10 @@ class MlflowTracker:
         self._lane.files.append(job)
         self.log_tags({f"data.{name}": digest})
 
-    def child(self, name: str) -> Tracker:
+    def child(self, name: str, started_ms: int | None = None) -> Tracker:
         """A nested run, whose curves also appear on this one as `<key>/<name>`."""
         if name not in self._children:
-            lane = _RunLane(name, self._lane.client, self._lane.experiment_id, parent=self._lane)
+            lane = _RunLane(name, self._lane.client, self._lane.experiment_id, self._lane, started_ms)
             self._children[name] = MlflowTracker(self._sender, lane, uri=str(self.uri), keeps_end=self._keeps_end)
         return self._children[name]
 
@@ -238,15 +245,18 @@ class MlflowTracker:
         self._sender.send_all()
 
     def finish(self, status: str) -> None:
+        self.finish_at(status, now_ms())
+
+    def finish_at(self, status: str, ended_ms: int) -> None:
         check_status(status)
         if self._is_over:
             return
         self._is_over = True
         for tracker in self._children.values():
-            tracker.finish(status)
+            tracker.finish_at(status, ended_ms)
         # A child of a resumed run to which nothing was added keeps the end it had.
         if not self._keeps_end and (self.run_id is not None or self._lane.has_work):
-            self._lane.ending.append(Job(partial(self._lane.store_end, status, now_ms()), {"status": status}))
+            self._lane.ending.append(Job(partial(self._lane.store_end, status, ended_ms), {"status": status}))
         if self._lane.parent is None:
             self._lane.ending.append(Job(self._lane.store_view, {"view": SCORES_VIEW}))
             self._sender.stop()
@@ -262,9 +272,11 @@ def open_mlflow_tracker(
     system_metrics: bool = False,
     flush_seconds: float = FLUSH_SECONDS,
     system_seconds: float = SYSTEM_SECONDS,
+    started_ms: int | None = None,
 ) -> MlflowTracker:
     """A new run of the MLflow experiment `competition`, or `resume_run_id` continued (a new one if it is gone).
 
+    `started_ms` is when a run began that is imported.
     Raises PodiumError when the store does not answer or its schema is older than the library.
     """
     uri = tracking_uri(workspace)
@@ -275,7 +287,7 @@ def open_mlflow_tracker(
         found = _find_run(client, resume_run_id) if resume_run_id else None
         if found is None:
             tags = source_tags() | {"run_dir": os.path.relpath(run_dir, workspace.root)}
-            found = client.create_run(experiment_id, tags=tags, run_name=run_name)
+            found = client.create_run(experiment_id, started_ms, tags, run_name)
         else:
             lane.experiment_id, lane.is_resumed = found.info.experiment_id, True
             client.update_run(found.info.run_id, status="RUNNING")

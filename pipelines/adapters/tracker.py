@@ -68,6 +68,17 @@ class TimedTracker(Protocol):
         """As `log_metrics`, measured at `time_ms` (milliseconds since 1970)."""
 
 
+@runtime_checkable
+class DatedTracker(Protocol):
+    """A tracker whose runs can have begun and ended at a past time (milliseconds since 1970)."""
+
+    def child(self, name: str, started_ms: int | None = None) -> Tracker:
+        """A nested run; the time counts where it is a new one."""
+
+    def finish_at(self, status: str, ended_ms: int) -> None:
+        """As `finish`, at a past time."""
+
+
 class NullTracker:
     """Keeps nothing: for tests, for `tracking.name: none` and for the processes that are not the main one."""
 

@@ -24,8 +24,9 @@ def open_tracker(
     resume_run_id: str | None,
     system_metrics: bool = False,
     flush_seconds: float = 10.0,
+    started_ms: int | None = None,
 ) -> Tracker:
-    """The tracker of one training.
+    """The tracker of one training, or of one that began at `started_ms` elsewhere (MLflow only).
 
     `competition` is the slug, which names MLflow's experiment. With `resume_run_id` that run is continued.
     Raises PodiumError where the store cannot be used at all: better before the training than after it.
@@ -48,6 +49,7 @@ def open_tracker(
             resume_run_id=resume_run_id,
             system_metrics=system_metrics,
             flush_seconds=flush_seconds,
+            started_ms=started_ms,
         )
     raise PodiumError(f"tracking backend {backend!r}: no such backend; choose one of {', '.join(BACKENDS)}")
 

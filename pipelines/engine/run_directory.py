@@ -108,6 +108,11 @@ class RunDirectory:
         """Replace some entries of run.json, atomically."""
         write_json(self.record, self.read_record() | changes)
 
+    def write_diff(self, diff: str) -> None:
+        """Keep uncommitted changes, without the secrets in them; no changes, no file."""
+        if diff:
+            self.diff.write_bytes(without_secrets(diff).encode())
+
     def read_metrics(self) -> dict[str, float]:
         """The content of metrics.json; empty while the run has not finished."""
         return dict(read_json(self.metrics)) if self.metrics.exists() else {}
@@ -175,9 +180,7 @@ def start_record(
         **entries,
     }
     write_json(run.record, record)
-    if source.diff:
-        with run.diff.open("w", encoding="utf-8", newline="") as file:
-            file.write(without_secrets(source.diff))
+    run.write_diff(source.diff)
 
 
 def hash_data(data_dir: Path) -> dict[str, str]:

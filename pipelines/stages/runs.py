@@ -1,7 +1,10 @@
-"""`podium runs`: what the run directories hold, and removing what finished ones no longer need."""
+"""`podium runs`: what the run directories hold, removing what finished ones no longer need, taking in a kernel's."""
+
+from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.adapters.run_import import ImportedRun, find_runs, import_run, read_origin
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import list_runs
@@ -35,3 +38,17 @@ def prune(workspace: Workspace, console: Console | None = None) -> int:
             freed += remove_resume_points(RunDirectory(record.folder))
     console.print(f"freed {format_bytes(freed)}: resume points of finished runs", highlight=False)
     return freed
+
+
+def take_in(workspace: Workspace, folder: Path, console: Console | None = None) -> list[ImportedRun]:
+    """Import every run below `folder`, a kernel's output or a run directory, into runs/ and MLflow."""
+    console = console or Console()
+    origin = read_origin(folder)
+    imported = [import_run(workspace, path, origin) for path in find_runs(folder)]
+    for run in imported:
+        record = run.directory.read_record()
+        place = f"MLflow run {record['tracking']['run_id']}"
+        console.print(
+            f"{run.directory.path}: {run.state}, {record['status']}; {place}", highlight=False, soft_wrap=True
+        )
+    return imported

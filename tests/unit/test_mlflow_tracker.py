@@ -21,12 +21,6 @@ from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
 
-@pytest.fixture(scope="session")
-def database_template(tmp_path_factory):
-    # MLflow's migrations take seconds, a copy a tenth of one.
-    return prepare_database(Workspace(tmp_path_factory.mktemp("template")))
-
-
 @pytest.fixture
 def workspace(tmp_path, database_template, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
