@@ -25,8 +25,11 @@ RECORDED_LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "tokenizers", "accelerate", "safetensors", "sentencepiece",
     "scikit-learn", "numpy", "pandas", "pyarrow", "scipy", "omegaconf", "mlflow", "kaggle",
 )  # fmt: skip
-# Folders of a run that only training or a reader needs.
-NEVER_READ_AGAIN = ("init", "figures", "tracking")
+# What in a run only training or a reader needs; anything else is taken for what predicting reads.
+NEVER_READ_AGAIN = (
+    "init", "figures", "tracking", "cache", "folds.csv", "metrics.json", "oof.parquet", "test_predictions.parquet",
+    "submission.csv", "submissions.jsonl", "uncommitted.diff",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,11 @@ class RunDirectory:
         """All that predicting reads, sorted: configuration, record, what folds share, and each fold's checkpoint."""
         results = sorted(self.path.glob("*/result.json"))
         checkpoints = self.trained_checkpoints() if results else []
-        others = {path for path in self.path.iterdir() if path.is_dir() and path.name not in NEVER_READ_AGAIN}
+        others = {path for path in self.path.iterdir() if path.name not in NEVER_READ_AGAIN}
         others -= {path.parent for path in [*results, *self.path.glob("*/history.jsonl")]}
-        inside = (path for folder in [*checkpoints, *others] for path in folder.rglob("*") if path.is_file())
-        return sorted([self.config, self.record, *results, *inside])
+        files = {path for path in others if path.is_file()}
+        inside = {path for folder in [*checkpoints, *others] for path in folder.rglob("*") if path.is_file()}
+        return sorted(files | inside | set(results))
 
     def read_record(self) -> dict[str, Any]:
         """The content of run.json; a PodiumError where there is none or it is damaged."""

@@ -41,7 +41,15 @@ def make_trained_run(workspace, run=RUN, **manifest):
     write_lines(folder / "vocabulary" / "spiece.model", "pieces")
     for name in ("fold0/resume/step-00000002/state.json", "fold0/history.jsonl", "fold1/history.jsonl"):
         write_lines(folder / name, "{}")
-    for name in ("tracking/tags.json", "figures/folds.png", "oof.parquet", "init/model.safetensors"):
+    write_lines(folder / "images.json", "{}")
+    for name in (
+        "cache/images.npy",
+        "folds.csv",
+        "tracking/tags.json",
+        "figures/folds.png",
+        "oof.parquet",
+        "init/model.safetensors",
+    ):
         write_lines(folder / name, "{}")
     return folder
 
@@ -82,7 +90,7 @@ def test_a_record_joins_all_that_went_in(workspace):
     assert record["weights_sha256"] == {
         "fold0/checkpoints/step-00000002/model.safetensors": digest(b"w" * 200_000),
     }
-    assert list(record["files_sha256"]) == ["fold0/result.json", "run.json", "vocabulary/spiece.model"]
+    assert list(record["files_sha256"]) == ["fold0/result.json", "images.json", "run.json", "vocabulary/spiece.model"]
     assert record["diff"] == {"sha256": digest(b"a patch\r\n"), "secrets_removed": 0}
     assert record["kernel"] is None
     ledger = Ledger(workspace.ledger)
