@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from requests import RequestException
+
 from pipelines.errors import PodiumError
 
 SITE = "https://www.kaggle.com"
@@ -23,6 +25,10 @@ class KaggleError(PodiumError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class DamagedDownload(RequestException):
+    """A file that arrived short or altered; fetched again it may be whole."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,21 @@ SAYINGS = (
         "accept them on the competition's page, under Rules, and try again",
     ),
     Saying(r"no kernel name found", "kernelspec", "build the kernel again: its notebook must name a kernelspec"),
+    Saying(
+        r"submission allowance|daily submission",
+        "daily limit",
+        "wait until midnight UTC",
+    ),
+    Saying(
+        r"no module named",
+        "missing package",
+        "the image lacks a package: list it under wheels in kernel.yaml, and build and rehearse again",
+    ),
+    Saying(
+        r"no such file or directory: '?/kaggle/input",
+        "missing input",
+        "a source is not attached or mounted elsewhere: `podium kernel check` compares them; push again",
+    ),
     Saying(
         r"allocate more memory|out of memory|oomkilled",
         "memory",
@@ -137,7 +158,9 @@ def status_of(error: Exception) -> int | None:
 def explain(error: Exception, subject: Subject) -> KaggleError:
     """One line for an error of the client's: what was asked, what Kaggle answered, what to do."""
     status = status_of(error)
-    if status is None:
+    if isinstance(error, DamagedDownload):
+        what = f"{error}, and so each time; try again later"
+    elif status is None:
         what = f"Kaggle cannot be reached ({type(error).__name__}); check the network"
     elif status == 401:
         what = f"Kaggle does not accept your credentials (401); {TOKEN_CURE}"

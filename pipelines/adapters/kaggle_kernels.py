@@ -16,7 +16,7 @@ from typing import Any
 import requests
 from requests import RequestException, Response
 
-from pipelines.adapters.kaggle_errors import SITE, KaggleError, Subject, cure_of, explain
+from pipelines.adapters.kaggle_errors import SITE, DamagedDownload, KaggleError, Subject, cure_of, explain
 from pipelines.adapters.kaggle_session import TIMEOUT, KaggleSession
 
 PAGE_SIZE = 200
@@ -185,7 +185,7 @@ class KaggleKernels:
         if isinstance(answer, _LostAnswer):
             current = self.current(kernel)
             mounted = current.sources if current and current.version == number else {}
-            missing = {kind: _absent(metadata.get(f"{kind}_sources") or [], mounted.get(kind, ())) for kind in SOURCES}
+            missing = missing_sources(metadata, mounted)
         else:
             missing = {kind: list(getattr(answer, f"invalid_{kind}_sources") or []) for kind in SOURCES}
         if not any(missing.values()):
@@ -240,10 +240,23 @@ def _cells(source: str) -> object:
         return source.strip()
 
 
-def _absent(wanted: list[str], mounted: object) -> list[str]:
+def missing_sources(metadata: Mapping[str, Any], mounted: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
+    """What of kernel-metadata.json's sources a saved version lacks, by kind."""
+    return {
+        kind: [
+            name
+            for name in metadata.get(f"{kind}_sources") or ()
+            if not any(_is_same_source(name, other) for other in mounted.get(kind, ()))
+        ]
+        for kind in SOURCES
+    }
+
+
+def _is_same_source(name: str, other: str) -> bool:
     """Kaggle may answer with a version at a source's end, or with a folder's name before it."""
-    present = [str(name) for name in mounted]  # type: ignore[attr-defined]
-    return [name for name in wanted if not any(name in other or other in name for other in present)]
+    return (
+        f"/{other}/".endswith(f"/{name}/") or f"{other}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other}/")
+    )
 
 
 def _push_cure(error: str) -> str:
@@ -279,18 +292,21 @@ def _parse_log(text: str) -> list[LogLine]:
 
 
 def _fetch(url: str, name: str, target: Path) -> OutputFile:
-    """Download without credentials, for the address is signed. A short or altered file is a connection error."""
+    """Download without credentials, for the address is signed."""
     sha256, md5, num_bytes = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     partial = target.with_name(f".{target.name}.partial")
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT) as answer, partial.open("wb") as file:
             answer.raise_for_status()
-            for chunk in answer.iter_content(CHUNK):
-                file.write(chunk)
-                sha256.update(chunk)
-                md5.update(chunk)
-                num_bytes += len(chunk)
-        _check_arrival(answer, name, num_bytes, md5.digest())
+            try:
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+                    sha256.update(chunk)
+                    md5.update(chunk)
+                    num_bytes += len(chunk)
+            except RequestException:
+                raise DamagedDownload(f"broke off after {num_bytes} bytes") from None
+        _check_arrival(answer, num_bytes, md5.digest())
         partial.replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -298,12 +314,12 @@ def _fetch(url: str, name: str, target: Path) -> OutputFile:
     return OutputFile(name, num_bytes, sha256.hexdigest())
 
 
-def _check_arrival(answer: Response, name: str, num_bytes: int, md5: bytes) -> None:
+def _check_arrival(answer: Response, num_bytes: int, md5: bytes) -> None:
     expected = answer.headers.get("Content-Length")
     is_plain = "Content-Encoding" not in answer.headers
     if is_plain and expected is not None and int(expected) != num_bytes:
-        raise requests.ConnectionError(f"{name}: {num_bytes} of {expected} bytes arrived")
+        raise DamagedDownload(f"{num_bytes} of {expected} bytes arrived")
     for part in answer.headers.get("x-goog-hash", "").split(","):
         kind, _, value = part.strip().partition("=")
         if kind == "md5" and is_plain and base64.b64decode(value) != md5:
-            raise requests.ConnectionError(f"{name}: arrived with another MD5 than Kaggle's")
+            raise DamagedDownload("arrived with another MD5 than Kaggle names")

@@ -3,12 +3,14 @@
 Order matters: a kernel mounts the newest ready version of a dataset, so datasets go first and are waited for.
 """
 
+import json
+
 from rich.console import Console
 
 from pipelines.adapters.built_kernel import BuiltKernel, load_built_kernel
 from pipelines.adapters.kaggle_client import KaggleClient
 from pipelines.adapters.kaggle_errors import SITE, KaggleError, cure_of
-from pipelines.adapters.kaggle_kernels import KernelState, LogLine, SavedKernel, is_same_code
+from pipelines.adapters.kaggle_kernels import KernelState, LogLine, SavedKernel, is_same_code, missing_sources
 from pipelines.adapters.kaggle_retries import Retries
 from pipelines.adapters.kernel_pushes import PulledOutput, Push, PushLog, last_words
 from pipelines.adapters.kernel_watch import watch
@@ -125,8 +127,9 @@ def _code(built: BuiltKernel) -> str:
 
 
 def _has_sources(built: BuiltKernel, saved: SavedKernel) -> bool:
-    """Whether the saved version mounts every dataset of the built one: one that it lacks made the push a failure."""
-    return all(any(dataset.dataset in name for name in saved.sources["dataset"]) for dataset in built.datasets)
+    """Whether the saved version mounts what the built one names: a source that it lacks made its push a failure."""
+    metadata = json.loads((built.folder / "kernel-metadata.json").read_text(encoding="utf-8"))
+    return not any(missing_sources(metadata, saved.sources).values())
 
 
 def _upload_datasets(client: KaggleClient, built: BuiltKernel, console: Console) -> dict[str, int]:

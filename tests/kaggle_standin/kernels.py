@@ -18,7 +18,7 @@ from pipelines.adapters.sandbox import run_kernel
 MAX_SOURCE = 1_000_000
 SESSIONS = {"GPU": 2, "TPU": 1, "CPU": 5}
 ENDED = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
-PRIVATE_KEYS = ("datasetDataSources", "kernelDataSources", "competitionDataSources", "modelDataSources")
+SOURCE_KEYS = ("datasetDataSources", "kernelDataSources", "competitionDataSources", "modelDataSources")
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Session:
     message: str = ""
     log: list[dict] = field(default_factory=list)
     num_polls: int = 0
+    sources: dict[str, list[str]] = field(default_factory=dict)
     is_over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -62,7 +63,11 @@ class Session:
 
 @dataclass
 class KernelDesk:
-    """Answers kernels.KernelsApiService. `scripts` maps kernels to what happens instead of running them."""
+    """Answers kernels.KernelsApiService. `scripts` maps kernels to what happens instead of running them.
+
+    A version is unknown (404) to the first `num_unknown_polls` polls of its status and QUEUED for the next
+    `num_queued_polls`.
+    """
 
     folder: Path
     desk: Any = None
@@ -70,7 +75,7 @@ class KernelDesk:
     sessions: dict[str, list[Session]] = field(default_factory=dict)
     models: set[str] = field(default_factory=set)
     num_queued_polls: int = 0
-    num_unknown_version_polls: int = 0
+    num_unknown_polls: int = 0
     max_seconds: float = 120.0
     max_bytes: int = 8 << 30
     layout: str = "new"
@@ -89,13 +94,15 @@ class KernelDesk:
             if not versions:
                 del self.sessions[kernel]
             return {"error": error}
+        known = {key: [name for name in body.get(key, []) if self._exists(key, name)] for key in SOURCE_KEYS}
+        session.sources = known
         versions.append(session)
         session.output.mkdir(parents=True)
         if body.get("kernelExecutionType") == "QUICK_SAVE":
             session.end("COMPLETE")
         else:
             self._start(self._run, session)
-        invalid = {f"invalid{key[0].upper()}{key[1:].replace('Data', '')}": [] for key in PRIVATE_KEYS}
+        invalid = {f"invalid{key[0].upper()}{key[1:].replace('Data', '')}": [] for key in SOURCE_KEYS}
         url = f"https://www.kaggle.com/code/{kernel}"
         answer = {"ref": f"/code/{kernel}", "url": url, "versionNumber": session.number, "kernelId": 101}
         return answer | invalid | self._invalid_sources(body) | {"invalidTags": []}
@@ -103,7 +110,9 @@ class KernelDesk:
     def GetKernelSessionStatus(self, call: Call) -> dict:  # noqa: N802
         session = self._session(call)
         session.num_polls += 1
-        if session.num_polls <= self.num_queued_polls:
+        if session.num_polls <= self.num_unknown_polls:
+            raise Refusal(404, "Version not found")
+        if session.num_polls <= self.num_unknown_polls + self.num_queued_polls:
             return {"status": "QUEUED"}
         return {"status": session.status, "failureMessage": session.message}
 
@@ -139,9 +148,8 @@ class KernelDesk:
             "enableInternet": body.get("enableInternet", True),
             "currentVersionNumber": session.number,
         }
-        known = {key: [name for name in body.get(key, []) if self._exists(key, name)] for key in PRIVATE_KEYS}
         blob = {"source": body["text"], "language": body["language"], "kernelType": body["kernelType"], "slug": slug}
-        return {"metadata": metadata | known, "blob": blob}
+        return {"metadata": metadata | session.sources, "blob": blob}
 
     def GetAcceleratorQuotaStatistics(self, call: Call) -> dict:  # noqa: N802
         week = datetime(2026, 11, 28, tzinfo=UTC)
@@ -208,7 +216,7 @@ class KernelDesk:
 
     def _invalid_sources(self, body: dict) -> dict:
         invalid = {}
-        for key in PRIVATE_KEYS:
+        for key in SOURCE_KEYS:
             names = [name for name in body.get(key, []) if not self._exists(key, name)]
             if names:
                 invalid[f"invalid{key[0].upper()}{key[1:].replace('Data', '')}"] = names

@@ -15,9 +15,10 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Cut:
-    """The connection ends without an answer: before anything was done, or after."""
+    """The connection ends without an answer, before anything was done or after, at once or after a silence."""
 
     is_done: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import itertools
 import json
 import tempfile
 import threading
+import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,6 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(json.dumps(content).encode(), refusal.http_status, {**_JSON, **refusal.headers})
             return
         if isinstance(answer, Cut):
+            time.sleep(answer.seconds)
             self.close_connection = True
         elif isinstance(answer, str):
             self._send(b"", 302, {"Location": answer})
@@ -228,6 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if not self.stand_in.user_of(self.headers.get("Authorization", "")):
                 raise Refusal(401, "Unauthenticated")
+            if self.stand_in.faults["stream"]:
+                raise self.stand_in.faults["stream"].pop(0)
             session = self.stand_in.kernels.log_events(owner, slug, label)
         except Refusal as refusal:
             self._send(json.dumps({"code": refusal.status, "message": str(refusal)}).encode(), refusal.status, _JSON)
