@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.adapters.kaggle_submissions import KernelOffer
-from pipelines.adapters.kernel_pushes import PushLog
+from pipelines.adapters.kernel_pushes import Push, PushLog
 from pipelines.competitions.competition import Competition
 from pipelines.config.workspace import Workspace
-from pipelines.engine.run_index import RunRecord, find_run, newest_finished_run
+from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
 from pipelines.engine.submission import FILE_NAME, check_submission, load_submission
 from pipelines.errors import PodiumError
 
@@ -49,13 +49,22 @@ def chosen_offer(
     if push is None:
         what = kernel if version is None else f"version {version} of {kernel}"
         raise PodiumError(f"kernel {what}: was not pushed from here; push it with: make push K={kernel}")
-    if not (run or push["run"]):
-        cure = f"import that first, then name it: make submit K={kernel} RUN=…"
-        raise PodiumError(f"{push['kernel']}: version {push['version']} trains a run of its own; {cure}")
-    record = find_run(workspace.runs, run or push["run"])
+    record = (
+        find_run(workspace.runs, run or push["run"]) if run or push["run"] else _trained_there(workspace, log, push)
+    )
     console.print(f"{push['kernel']}: version {push['version']}, of run {record.run}", highlight=False)
     path = log.folder(push["version"]) / FILE_NAME
     return Offer(record, path, KernelOffer(push["kernel"], push["version"]), push)
+
+
+def _trained_there(workspace: Workspace, log: PushLog, push: Push) -> RunRecord:
+    """The run that a training version left, once it was taken in."""
+    origin = {"kernel": push["kernel"], "version": push["version"]}
+    found = [record for record in list_runs(workspace.runs) if record.manifest.get("imported") == origin]
+    if not found:
+        cure = f"pull it and take it in: podium runs import {log.folder(push['version'])}"
+        raise PodiumError(f"{push['kernel']}: version {push['version']} trains a run that is not here; {cure}")
+    return found[-1]
 
 
 def described(offer: Offer, message: str | None) -> str:

@@ -203,6 +203,9 @@ def _pull(client: KaggleClient, built: BuiltKernel, log: PushLog, version: int, 
     sizes = [format_bytes((pulled.folder / name).stat().st_size) for name in names]
     print_table(console, [Column("file", names), Column("size", sizes, is_number=True)])
     _say(console, f"{built.kernel}: version {version} has left {len(names)} files in {pulled.folder}")
+    is_training = built.mode == "train"
+    step = f"podium runs import {pulled.folder}" if is_training else f"make submit K={built.slug}"
+    _say(console, f"next: {step}")
     return pulled
 
 

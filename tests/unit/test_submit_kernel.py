@@ -190,14 +190,18 @@ def test_which_version(workspace, server, pushed):
     assert run_submit(workspace, version=1)["kernel"] == "alice/tiny-kernel/1"
 
 
-def test_a_version_that_trains_names_no_run_yet(workspace, server):
+def test_a_version_that_trains_is_submitted_as_the_run_it_left(workspace, server):
     make_kernel(workspace, CELL, competition_sources=["tiny-task"], manifest={"mode": "train", "run": None})
     push(workspace, "tiny-kernel", wait=True, retries=QUICK, console=Console(file=io.StringIO()))
     assert error_of(workspace) == (
-        "alice/tiny-kernel: version 1 trains a run of its own; import that first, then name it: "
-        "make submit K=tiny-kernel RUN=…"
+        "alice/tiny-kernel: version 1 trains a run that is not here; pull it and take it in: "
+        f"podium runs import {workspace.build / 'outputs' / 'tiny-kernel' / 'v1'}"
     )
     assert run_submit(workspace, run=RUN)["status"] == "COMPLETE"
+    taken_in = {"kernel": "alice/tiny-kernel", "version": 1}
+    make_run(workspace, "20261122-100000-cccc", imported=taken_in)
+    run_submit(workspace)
+    assert Ledger(workspace.ledger).find("kaggle:5001")["run"] == "20261122-100000-cccc"
 
 
 @pytest.mark.parametrize(
