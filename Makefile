@@ -1,7 +1,7 @@
 # The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
-.PHONY: help setup data experiment resume find-lr predict push submit reproduce compare new runs ui test check bench lock
+.PHONY: help setup data experiment resume find-lr predict kernel rehearse push submit reproduce compare new runs ui test check bench lock
 .PHONY: format clean
 
 PYTHON ?= python3
@@ -33,6 +33,10 @@ find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
 	@$(BIN)/podium find-lr $(EXP) $(SET)
 predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=
 	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
+kernel: $(STAMP)  ## generate the Kaggle notebook of kernels/K and the datasets it reads; RUN= another run, RESUME=1
+	@$(BIN)/podium kernel build $(K) $(if $(RUN),--run $(RUN)) $(if $(RESUME),--resume)
+rehearse: kernel  ## build K and run it offline as Kaggle will: both mount layouts, hidden rerun; IMAGE=kaggle its versions
+	@$(BIN)/podium kernel rehearse $(K) $(if $(IMAGE),--image $(IMAGE))
 push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its output; AGAIN=1 pushes the same once more
 	@$(BIN)/podium push $(K) --wait $(if $(AGAIN),--again)
 submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K, to its leaderboard

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from pipelines.cli_kernels import add_kernel_commands
+from pipelines.cli_kernels import add_kernel_commands, add_rehearsal_commands
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
@@ -217,6 +217,16 @@ def _runs_import(arguments: argparse.Namespace, workspace: Workspace) -> None:
     take_in(workspace, arguments.folder)
 
 
+def _kernel_build(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.config.kernel_file import load_kernel_file
+    from pipelines.stages.kernel import build
+
+    file = load_kernel_file(workspace, arguments.kernel)
+    if file.mode == "train":
+        _prepare_data(workspace, str(file.experiment), file.overrides)
+    build(workspace, arguments.kernel, run=arguments.run, resume=arguments.resume, mode=_mode())
+
+
 def _tracking_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.tracking import prepare
 
@@ -272,6 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_kernel_commands(partial(_add, commands))
     _add_data(commands)
     _add_new(commands)
+    _add_kernel(commands)
 
     runs = _add_group(commands, "runs", "list the runs, free space, or take in a kernel's")
     _add(runs, "list", _runs_list, "the runs and the space they take")
@@ -316,6 +327,15 @@ def _add_new(commands: Subparsers) -> None:
     experiment = _add(new, "experiment", _new_experiment, "write an experiment file from a parent")
     experiment.add_argument("name")
     experiment.add_argument("--from", dest="parent", required=True, metavar="EXPERIMENT")
+
+
+def _add_kernel(commands: Subparsers) -> None:
+    kernel = _add_group(commands, "kernel", "a Kaggle notebook, generated from a run")
+    build = _add(kernel, "build", _kernel_build, "write the notebook, its metadata and the datasets it reads")
+    build.add_argument("kernel", help="a folder of kernels/")
+    build.add_argument("--run", help="predict with this run instead of the one that kernel.yaml means")
+    build.add_argument("--resume", action="store_true", help="go on from a training kernel's own former output")
+    add_rehearsal_commands(partial(_add, kernel))
 
 
 def _add(commands: Subparsers, name: str, command: Command, help_text: str) -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from pipelines.config.workspace import Workspace
 
@@ -23,6 +24,39 @@ def add_kernel_commands(add: Add) -> None:
         parser = add(name, command, sentence)
         parser.add_argument("kernel", help="the kernel's slug, as under kernels/")
         parser.add_argument("--version", type=int, help="a version's number; default: the newest that was pushed")
+
+
+def add_rehearsal_commands(add: Add) -> None:
+    """Add what tries a built kernel before it is pushed."""
+    check = add("check", _check, "hold a built kernel against Kaggle's rules, each failure with its cure")
+    check.add_argument("kernel", help="the kernel's slug, as under kernels/")
+    check.add_argument("--offline", action="store_true", help="do not ask Kaggle, even with credentials")
+    rehearse = add("rehearse", _rehearse, "run a built kernel offline, as Kaggle will")
+    rehearse.add_argument("kernel", help="the kernel's slug, as under kernels/")
+    rehearse.add_argument("--image", choices=("here", "kaggle"), default="here", help="whose library versions")
+    rehearse.add_argument(
+        "--attach", action="append", default=[], type=_attachment, metavar="MOUNT=FOLDER",
+        help="a source that is not built here, as datasets/owner/slug=FOLDER",
+    )  # fmt: skip
+
+
+def _check(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.check import check
+
+    check(workspace, arguments.kernel, is_offline=arguments.offline)
+
+
+def _rehearse(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.rehearse import rehearse
+
+    rehearse(workspace, arguments.kernel, image=arguments.image, attach=dict(arguments.attach))
+
+
+def _attachment(text: str) -> tuple[str, Path]:
+    mount, equals, folder = text.partition("=")
+    if not equals or not Path(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: write MOUNT=FOLDER with a folder that is there")
+    return mount, Path(folder)
 
 
 def _push(arguments: argparse.Namespace, workspace: Workspace) -> None:

@@ -3,15 +3,19 @@
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
-MANIFEST, DATASET_METADATA = "MANIFEST.json", "dataset-metadata.json"
+MANIFEST, METADATA, DATASET_METADATA = "MANIFEST.json", "kernel-metadata.json", "dataset-metadata.json"
+REHEARSAL = "rehearsal.json"
+NO_OWNER = "local"
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,47 @@ class BuiltKernel:
         return self.kernel.split("/")[-1]
 
     @property
+    def owner(self) -> str:
+        return self.kernel.split("/")[0]
+
+    @property
     def manifest(self) -> Path:
         return self.folder / MANIFEST
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / METADATA).read_text(encoding="utf-8"))
+        return content
+
+    @property
+    def code_file(self) -> Path:
+        return self.folder / str(self.metadata["code_file"])
+
+    def own_inputs(self) -> dict[str, Path]:
+        """Mount -> folder of the datasets that were built with the kernel."""
+        return {f"datasets/{dataset.dataset}": dataset.folder for dataset in self.datasets}
+
+    def uploaded_files(self) -> list[Path]:
+        """Everything that leaves this machine when the kernel is pushed."""
+        files = [self.code_file, self.folder / METADATA]
+        for dataset in self.datasets:
+            files += sorted(path for path in dataset.folder.iterdir() if path.is_file())
+        return files
+
+
+def find_owner(owner: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Whose kernel it becomes: `owner`, else the name in the credentials, else a word that rehearsals can do with."""
+    if found := owner or environment.get("KAGGLE_USERNAME"):
+        return found
+    home = Path(environment.get("HOME") or Path.home())
+    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    for folder in (environment.get("KAGGLE_CONFIG_DIR"), home / ".kaggle", config / "kaggle"):
+        if folder and (path := Path(folder) / "kaggle.json").is_file():
+            try:
+                return str(json.loads(path.read_text(encoding="utf-8"))["username"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise PodiumError(f"{path}: names no user; download it again from your account's page") from None
+    return NO_OWNER
 
 
 def load_built_kernel(workspace: Workspace, name: str) -> BuiltKernel:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import psutil
 
 from pipelines.adapters import cell_runner
+from pipelines.adapters.kernel_inputs import old_mount
 from pipelines.adapters.sandbox_walls import Place, close_walls
 from pipelines.errors import PodiumError
 
@@ -101,15 +102,6 @@ def run_kernel(
         origins=tuple(facts.get("origins", ())),
         notebook=facts.get("notebook"),
     )
-
-
-def old_mount(mount: str) -> str:
-    """Where the input of a new-style mount was found before 2026: `datasets/owner/slug` -> `slug`.
-
-    A model keeps all but its kind and owner: `models/owner/model/framework/variation/version` -> `model/framework/…`.
-    """
-    kind, *parts = mount.split("/")
-    return "/".join(parts[1:]) if kind == "models" else parts[-1]
 
 
 def _code_file(kernel_dir: Path) -> Path:

@@ -84,11 +84,14 @@ def load_experiment(
     return _assemble(words, layers, file)
 
 
-def load_run_config(run_dir: Path) -> Experiment:
+def load_run_config(run_dir: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Load the resolved config.yaml of a run directory; no experiment file and no competition is looked at."""
     path = run_dir / "config.yaml"
     file = Layer("file", str(path), read_values(path, str(path)))
-    return _assemble(_merge_words([file], file), [file], file)
+    layers = [file]
+    if overrides:
+        layers.append(Layer("override", "override", parse_overrides(overrides, "override")))
+    return _assemble(_merge_words(layers, file), layers, file)
 
 
 def resolve_yaml(experiment: Experiment) -> str:

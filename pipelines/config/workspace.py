@@ -31,6 +31,11 @@ class Workspace:
         return self.root / "build"
 
     @property
+    def image_constraints(self) -> Path:
+        """The versions of Kaggle's image."""
+        return self.root / "constraints-kaggle.txt"
+
+    @property
     def mlflow_db(self) -> Path:
         return self.root / "mlflow.db"
 

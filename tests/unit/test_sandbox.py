@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.adapters import sandbox, sandbox_walls
-from pipelines.adapters.sandbox import old_mount, run_kernel
+from pipelines.adapters import sandbox_walls
+from pipelines.adapters.sandbox import run_kernel
 from pipelines.errors import PodiumError
 
 GIB = 2**30
@@ -128,11 +128,3 @@ def test_what_is_no_kernel_is_refused(tmp_path):
     (kernel / "tiny.ipynb").unlink()
     with pytest.raises(PodiumError, match=r"code_file tiny.ipynb is not there"):
         run_kernel(kernel, {}, tmp_path / "working", timeout_s=1, memory_bytes=GIB)
-
-
-def test_mounts_of_before_2026():
-    assert old_mount("competitions/titanic") == "titanic"
-    assert old_mount("datasets/me/weights") == "weights"
-    assert old_mount("notebooks/me/train-it") == "train-it"
-    assert old_mount("models/google/mt5/pytorch/base/3") == "mt5/pytorch/base/3"
-    assert sandbox.LAYOUTS == ("new", "old")

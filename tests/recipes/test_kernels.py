@@ -1,0 +1,195 @@
+"""Every kernel folder is built and rehearsed at smoke size; what is wrong with a kernel shows before it is pushed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.adapters.built_kernel import load_built_kernel
+from pipelines.adapters.sandbox import run_kernel
+from pipelines.cli import main
+from pipelines.config.kernel_file import kernel_names, load_kernel_file
+from pipelines.config.workspace import Workspace
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_index import newest_finished_run
+from pipelines.stages import kernel as kernel_stage
+from pipelines.stages import rehearse as rehearse_stage
+
+ROOT = Path(__file__).parents[2]
+NAMES = kernel_names(Workspace(ROOT))
+# The miniature's few texts fill no vocabulary of thousands, and four beams take four times as long.
+SMALL = ["data.vocabulary=character", "model.num_beams=1", "training.num_threads=1"]
+
+
+@pytest.fixture
+def workspace(workspace, monkeypatch):
+    """The miniature checkout with the kernels in it, and no account."""
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(workspace.root / "home"))
+    shutil.copytree(ROOT / "kernels", workspace.kernels)
+    shutil.copy(ROOT / "constraints-kaggle.txt", workspace.root)
+    for name in NAMES:
+        if load_kernel_file(workspace, name).mode == "train":
+            with (workspace.kernels / name / "kernel.yaml").open("a") as file:
+                file.write(f"overrides: {json.dumps(SMALL)}\n")
+    return workspace
+
+
+@pytest.fixture
+def smoke(monkeypatch):
+    monkeypatch.setenv("SMOKE", "1")
+
+
+def podium(workspace, *arguments):
+    main(["--root", str(workspace.root), *arguments])
+
+
+def train_its_run(workspace, name):
+    file = load_kernel_file(workspace, name)
+    if file.mode == "predict":
+        podium(workspace, "train", file.experiment, "tracking.name=none", *SMALL)
+
+
+def read_all(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_there_are_as_many_kernels_as_we_think():
+    assert len(NAMES) == len(list((ROOT / "kernels").iterdir())) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kernel_is_built_and_rehearsed(workspace, smoke, name, capsys):
+    train_its_run(workspace, name)
+    podium(workspace, "kernel", "build", name)
+    podium(workspace, "kernel", "rehearse", name)
+    built = load_built_kernel(workspace, name)
+    assert {path.name for path in built.folder.iterdir()} == {
+        f"{name}.ipynb", "kernel-metadata.json", "MANIFEST.json", "rehearsal.json",
+    }  # fmt: skip
+    report = json.loads((built.folder / "rehearsal.json").read_text())
+    assert report["ok"]
+    assert report["bundle_sha256"] == built.bundle_sha256
+    cases = {case["name"]: case for case in report["cases"]}
+    assert cases["hidden"]["rows"] > cases["public"]["rows"] > cases["hidden-empty"]["rows"] == 0
+    assert {case["layout"] for case in report["cases"]} == {"new", "old"}
+    if built.mode == "predict":
+        assert {case["agreement"] for case in report["cases"]} == {"equal bytes"}
+        assert set(cases["public"]["outputs"]) == {"submission.csv", "test_predictions.parquet"}
+    else:
+        # Stopped after one step, gone on from the output, and in the same bits as never stopped.
+        assert "submission.csv" not in cases["stopped"]["outputs"]
+        assert cases["resumed"]["agreement"] == "bytes of public"
+        assert any(output.endswith("tracking/metrics.jsonl") for output in cases["public"]["outputs"])
+        assert not any("/resume/" in output for output in cases["public"]["outputs"])
+
+
+def test_two_checkouts_build_the_same_bytes(workspace, smoke, tmp_path, capsys):
+    train_its_run(workspace, "mt5-adafactor")
+    other = Workspace(tmp_path / "another" / "checkout")
+    shutil.copytree(workspace.root, other.root)
+    for each in (workspace, other):
+        for name in NAMES:
+            podium(each, "kernel", "build", name)
+    first, second = read_all(workspace.build), read_all(other.build)
+    assert first == second
+    assert len(first) > 10
+    text = b"".join(first.values())
+    assert str(tmp_path).encode() not in text
+    assert "solution.csv" not in {path.name for path in first}
+    # Built again, nothing is written anew: what it was rehearsed as, it still is.
+    mark = workspace.build / "kernels" / "mt5-adafactor" / "rehearsal.json"
+    mark.write_text("{}")
+    podium(workspace, "kernel", "build", "mt5-adafactor")
+    assert mark.exists()
+
+
+def test_metadata_leaves_nothing_to_a_default(workspace, smoke, capsys):
+    podium(workspace, "kernel", "build", "t5-v1-1-train", "--resume")
+    metadata = load_built_kernel(workspace, "t5-v1-1-train").metadata
+    assert metadata == {
+        "id": "local/t5-v1-1-train",
+        "id_no": None,
+        "title": "T5 v1.1 train",
+        "code_file": "t5-v1-1-train.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": False,
+        "machine_shape": "NvidiaTeslaT4",
+        "dataset_sources": ["local/cmudict-g2p-data"],
+        "competition_sources": [],
+        "kernel_sources": ["local/t5-v1-1-train"],
+        "model_sources": [],
+        "keywords": [],
+        "docker_image": None,
+        "docker_image_pinning_type": "original",
+    }
+    notebook = json.loads((load_built_kernel(workspace, "t5-v1-1-train").code_file).read_text())
+    assert notebook["metadata"]["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert [cell["cell_type"] for cell in notebook["cells"]] == ["markdown", "code", "code"]
+
+
+def public_case_only(monkeypatch):
+    monkeypatch.setattr(rehearse_stage, "PREDICT_CASES", rehearse_stage.PREDICT_CASES[:1])
+
+
+def fails(workspace, capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        podium(workspace, *arguments)
+    return capsys.readouterr().err
+
+
+def test_a_rehearsal_finds_what_kaggle_would_not(workspace, smoke, monkeypatch, capsys):
+    public_case_only(monkeypatch)
+    assert "kernel mt5-adafactor: not built" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
+    train_its_run(workspace, "mt5-adafactor")
+    # Source of more than a notebook may hold goes into a dataset.
+    monkeypatch.setattr(kernel_stage, "MAX_SOURCE_BYTES", 10_000)
+    podium(workspace, "kernel", "build", "mt5-adafactor")
+    built = load_built_kernel(workspace, "mt5-adafactor")
+    assert [dataset.kind for dataset in built.datasets] == ["weights", "data", "code"]
+    podium(workspace, "kernel", "rehearse", "mt5-adafactor")
+    # The run is no longer what the kernel was built from.
+    run = RunDirectory(newest_finished_run(workspace.runs, "mt5_adafactor").folder)
+    config = run.config.read_text()
+    run.config.write_text(config.replace("max_target_length: 48", "max_target_length: 3"))
+    assert "is not what `podium predict` writes" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
+    run.config.write_text(config)
+
+
+def test_a_kernel_refuses_inputs_of_another_run_or_none(workspace, smoke, tmp_path, capsys):
+    train_its_run(workspace, "mt5-adafactor")
+    podium(workspace, "kernel", "build", "mt5-adafactor")
+    built = load_built_kernel(workspace, "mt5-adafactor")
+    weights, data = "datasets/local/mt5-adafactor-weights", "datasets/local/place-names-data"
+    # An old version of the dataset, as Kaggle mounts it while the new one is processed.
+    old = shutil.copytree(built.own_inputs()[weights], tmp_path / "old")
+    (file,) = old.glob("*model.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    limits = {"timeout_s": 120, "memory_bytes": 4 * 2**30}
+    report = run_kernel(built.folder, built.own_inputs() | {weights: old}, tmp_path / "a", **limits)
+    assert not report.ok
+    assert "is of another run than this kernel was built from" in report.text
+    report = run_kernel(built.folder, {weights: old}, tmp_path / "b", **limits)
+    assert not report.ok
+    assert f"{data}: not attached to this kernel" in report.text
+    assert "vocabulary__spiece.model" in report.text
+
+
+def test_what_cannot_become_a_kernel_is_said(workspace, smoke, capsys):
+    assert "run it first: make experiment EXP=mt5_adafactor" in fails(
+        workspace, capsys, "kernel", "build", "mt5-adafactor"
+    )
+    assert "--resume is for a kernel that trains" in fails(
+        workspace, capsys, "kernel", "build", "mt5-adafactor", "--resume"
+    )
+    path = workspace.kernels / "mt5-adafactor-train" / "kernel.yaml"
+    path.write_text(path.read_text().replace("experiment: mt5_adafactor", "experiment: mt5_watson_two_stage"))
+    assert "podium: " in fails(workspace, capsys, "kernel", "build", "mt5-adafactor-train")
+    assert not workspace.build.exists()
