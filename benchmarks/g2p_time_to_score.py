@@ -178,6 +178,9 @@ class Silent:
 
     def on_log(self, step: int, metrics: object) -> None: ...
     def on_evaluation(self, step: int, scores: object) -> None: ...
+    def on_note(self, step: int, text: str) -> None:
+        print(text)
+
     def should_stop(self) -> bool:
         return False
 

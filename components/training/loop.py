@@ -24,6 +24,7 @@ from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
 from components.training.ema import WeightAverage
 from components.training.history import History
+from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window
 from components.training.resume import Progress, TrainingState
 
 Batch = dict[str, Tensor]
@@ -49,6 +50,7 @@ class Observer(Protocol):
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def on_evaluation(self, step: int, scores: Mapping[str, float]) -> None: ...
+    def on_note(self, step: int, text: str) -> None: ...
     def should_stop(self) -> bool: ...
 
 
@@ -114,11 +116,14 @@ class TrainingLoop:
         self.history = History(folder / "history.jsonl", is_writer=accelerator.is_main_process)
         self.pending_losses: list[Tensor] = []
         self.last_log = (0, 0.0)
+        self.memory: MemoryKeeper | None = None
 
     def run(self) -> Progress:
         """Train to the end, or to an early stop; returns the final progress, best checkpoints first."""
         self.pending_losses = self.state.load_newest(self.resume_points)
         self.history.rewind(self.progress.history_bytes)
+        if self.memory is not None:
+            self.progress.activation_plan = self.memory.begin(self.progress.activation_plan)
         self.last_log = (self.progress.step, time.perf_counter())
         self.model.train()
         windows = self._windows()
@@ -145,6 +150,20 @@ class TrainingLoop:
                 progress.position += len(window)
                 yield window
             progress.epoch, progress.position = progress.epoch + 1, 0
+
+    def largest_batch(self) -> Batch:
+        """This process's share of the first epoch's largest micro-batch, on the device."""
+        settings, accelerator = self.settings, self.accelerator
+        if isinstance(self.data, ChangingData):
+            self.data.begin_epoch(0)
+        keys = self.data.padding_keys()
+        plan = plan_batches(
+            keys, settings.batch_size, seed=settings.seed, epoch=0, bucket_batches=settings.bucket_batches
+        )
+        rows = max(plan, key=lambda batch: len(batch) * max(keys[row] for row in batch))
+        share = shard_batch(rows, accelerator.process_index, accelerator.num_processes) or rows[:1]
+        batch = self.collate([self.data[row] for row in share])
+        return {key: value.to(accelerator.device) for key, value in batch.items()}
 
     def first_epoch(self) -> Iterator[Batch]:
         """The micro-batches that training begins with, for who wants to try something on them before."""
@@ -173,9 +192,35 @@ class TrainingLoop:
             yield batch, not shard
 
     def _step(self, window: list[tuple[Batch, bool]]) -> None:
-        accelerator = self.accelerator
         if self.has_rate:
             apply_schedule(self.plain_optimizer, self.schedule(self.progress.step))
+        start = StepStart(self.plain_model)
+        while (losses := self._try(window)) is None:
+            self.optimizer.zero_grad(set_to_none=True)
+            start.restore()
+            self._make_room(window)
+        if self.settings.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.pending_losses.append(torch.stack(losses).sum())
+        self.progress.step += 1
+        if self.average is not None:
+            self.average.update(self.progress.step)
+
+    def _try(self, window: list[tuple[Batch, bool]]) -> list[Tensor] | None:
+        """The losses of a step whose gradients were accumulated; None where memory did not suffice."""
+        try:
+            return self._accumulate(divide_window(window, self.progress.num_parts))
+        except torch.OutOfMemoryError as error:
+            if self.accelerator.num_processes > 1:
+                # The others wait in a reduction, and cannot begin again
+                error.add_note("With several processes a step is not begun again: use a smaller training.batch_size")
+                raise
+            return None  # and with the error go the frames that hold what the step has made
+
+    def _accumulate(self, window: list[tuple[Batch, bool]]) -> list[Tensor]:
+        accelerator = self.accelerator
         weights, total = self._weigh(window)
         losses = []
         for index, (batch, _) in enumerate(window):
@@ -186,14 +231,25 @@ class TrainingLoop:
                 # DDP averages gradients over the processes where their sum is meant.
                 accelerator.backward(loss * accelerator.num_processes)
             losses.append(loss.detach())
-        if self.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.pending_losses.append(torch.stack(losses).sum())
-        self.progress.step += 1
-        if self.average is not None:
-            self.average.update(self.progress.step)
+        return losses
+
+    def _make_room(self, window: list[tuple[Batch, bool]]) -> None:
+        """Let layers keep less, or halve the micro-batches; OutOfMemoryError where neither can be."""
+        progress = self.progress
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        plan = self.memory.reduce(progress.activation_plan) if self.memory else None
+        if plan is not None:
+            progress.activation_plan, remedy = plan, f"layers keep less: {plan}"
+        else:
+            if max(count_rows(batch) for batch, _ in window) <= progress.num_parts:
+                raise torch.OutOfMemoryError(
+                    f"step {progress.step + 1}: memory does not suffice for one row; use shorter rows, a smaller model "
+                    "or training.activation_checkpointing=recompute"
+                )
+            progress.num_parts *= 2
+            remedy = f"micro-batches go in {progress.num_parts} parts, the batch stays as it was"
+        self.observer.on_note(progress.step, f"out of memory at step {progress.step + 1}; {remedy}")
 
     def _weigh(self, window: list[tuple[Batch, bool]]) -> tuple[Tensor, Tensor]:
         """Targets per micro-batch here and in the whole step, so that the loss is the mean over all of them."""

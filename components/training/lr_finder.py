@@ -82,7 +82,7 @@ def find_lr(
     base_lr = _check(optimizer, base_lr, start_lr, end_lr, num_steps)
     lrs = np.geomspace(start_lr, end_lr, num_steps).tolist()
     losses: list[float] = []
-    with _undone(model, optimizer):
+    with undone(model, optimizer):
         model.train()
         for step, loss in enumerate(_sweep(model, optimizer, batches, [lr / base_lr for lr in lrs], max_grad_norm)):
             losses.append(loss)
@@ -136,7 +136,7 @@ def _sweep(
 
 
 @contextmanager
-def _undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Whatever the block does to the model, the optimizer and the random states is undone at its end."""
     outer = (param for group in optimizer.param_groups for param in group["params"])
     params = list(dict.fromkeys([*model.parameters(), *outer]))

@@ -26,6 +26,8 @@ class Progress:
     best: list[tuple[float, int]] = field(default_factory=list)  # (score, step), best first
     history_bytes: int = 0
     is_stopped_early: bool = False
+    activation_plan: str = ""  # chosen for a memory budget
+    num_parts: int = 1  # of each micro-batch, since memory did not suffice for the whole
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.training.memory_planner import PlanDecision
 from pipelines.competitions.competition import Competition
 
 
@@ -51,6 +52,27 @@ def draw_lr_curve(lrs: Sequence[float], losses: Sequence[float], suggestion: flo
         axes.axvline(suggestion, color="black", linewidth=1, linestyle="--")
     axes.set(title="loss after a step at each rate", xlabel="optimizer.lr", ylabel="loss, smoothed", xscale="log")
     axes.grid(alpha=0.3)
+    return save_figure(figure, path)
+
+
+def draw_frontier(decision: PlanDecision, path: Path) -> Path:
+    """The fastest activation plans: memory against time, the budget, and the plan that was chosen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    gibibytes = [point.peak / 2**30 for point in decision.frontier]
+    axes.plot(
+        gibibytes, [point.seconds * 1e3 for point in decision.frontier], marker=".", label="fastest plans, forecast"
+    )
+    axes.axvline(decision.budget / 2**30, color="black", linewidth=1, linestyle="--", label="budget")
+    chosen = decision.seconds * 1e3
+    axes.plot(decision.forecast / 2**30, chosen, "o", label="chosen, forecast")
+    axes.plot(decision.measured / 2**30, chosen, "x", color="black", label="chosen, measured")
+    axes.set(title="memory and time of a step", xlabel="GiB at the peak", ylabel="ms beyond the fastest, a few rows")
+    axes.set_xlim(0.95 * min(gibibytes), 1.05 * max([*gibibytes, decision.measured / 2**30]))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     return save_figure(figure, path)
 
 

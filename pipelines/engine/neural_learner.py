@@ -28,6 +28,7 @@ from pipelines.build import build_optimizer, build_schedule
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.engine.learner import FitResult, FoldJob
+from pipelines.engine.memory import keep_budget
 from pipelines.engine.processes import is_on_cpu
 from pipelines.engine.run_directory import RunDirectory, check_disk
 from pipelines.engine.scoring import count_classes, frame_probabilities, is_greater_better, score_predictions
@@ -104,6 +105,8 @@ class NeuralLearner(ABC):
         optimizer = self.experiment.optimizer
         assert optimizer is not None
         loop = self._build_loop(job)
+        if loop.memory is not None:
+            loop.memory.begin("")
         return find_lr(
             loop.model,
             loop.plain_optimizer,
@@ -124,7 +127,7 @@ class NeuralLearner(ABC):
         # Every process draws its own dropout, whatever the first one has drawn for the weights.
         seed_everything(job.seed + accelerator.process_index)
         valid = self._limited(job.valid)
-        return TrainingLoop(
+        loop = TrainingLoop(
             accelerator=accelerator,
             model=model,
             optimizer=build_optimizer(self.experiment, model),
@@ -137,17 +140,23 @@ class NeuralLearner(ABC):
             folder=job.folder,
             observer=job.observer,
         )
+        if section.memory_budget is not None:
+            loop.memory = keep_budget(loop, section.memory_budget, self.run, job)
+        return loop
 
     def _planned_model(self) -> nn.Module:
         """The model with its activation plan on each of its stacks of layers."""
         model, text = self._create_model(), self.loop_section.activation_checkpointing
         plan = parse_plan(text)
         stacks: Sequence[nn.ModuleList] = getattr(model, "layer_stacks", ())
-        if not stacks and text != "none":
-            name = self.experiment.model.name
-            raise ConfigError(f"training.activation_checkpointing: {text!r}, but {name} has no layers; needs none")
-        for stack in stacks:
-            apply_plan(stack, plan)
+        if not stacks and (text != "none" or self.loop_section.memory_budget is not None):
+            field = "activation_checkpointing" if text != "none" else "memory_budget"
+            given, name = getattr(self.loop_section, field), self.experiment.model.name
+            wanted = "none" if text != "none" else "null"
+            raise ConfigError(f"training.{field}: {given!r}, but {name} has no layers; needs {wanted}")
+        if text != "none":
+            for stack in stacks:
+                apply_plan(stack, plan)
         return model
 
     def _settings(self, num_rows: int, job: FoldJob) -> LoopSettings:

@@ -30,6 +30,11 @@ def refusal(root, name, *overrides):
             "training.activation_checkpointing: activation plan recompute*7: names 7 layers, but the stack has 2",
         ),
         (
+            ["training.memory_budget=2GiB", "training.activation_checkpointing=recompute"],
+            "training.memory_budget: '2GiB' with activation_checkpointing: 'recompute'; one chooses the other",
+        ),
+        (["training.memory_budget=12"], "training.memory_budget: '12' is no amount of memory; needs a number above 0"),
+        (
             ["optimizer.head_lr=0.1"],
             "optimizer.head_lr: 0.1 with model.tie_embeddings: true, whose head is the embedding; needs null, or",
         ),

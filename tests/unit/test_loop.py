@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
+from loop_parts import Rows, Watcher, bits, collate, save
 from torch import nn
 
 from components.models.output import ModelOutput
@@ -27,43 +28,6 @@ class Regression(nn.Module):
         return ModelOutput(logits, nn.functional.cross_entropy(logits, labels))
 
 
-class Rows:
-    def __init__(self, num_rows=50):
-        generator = torch.Generator().manual_seed(1)
-        self.inputs = torch.randn(num_rows, 4, generator=generator)
-        self.labels = torch.randint(0, 3, (num_rows,), generator=generator)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, row):
-        return {"inputs": self.inputs[row], "labels": self.labels[row]}
-
-    def padding_keys(self):
-        return [1] * len(self)
-
-
-def collate(examples):
-    return {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
-
-
-class Watcher:
-    """Records what the loop says, and wishes to stop after a given step."""
-
-    def __init__(self, stop_after=None):
-        self.logs, self.evaluations, self.stop_after, self.num_steps = [], [], stop_after, 0
-
-    def on_log(self, step, metrics):
-        self.logs.append((step, metrics["train/loss"], metrics["train/lr"]))
-
-    def on_evaluation(self, step, scores):
-        self.evaluations.append((step, scores))
-
-    def should_stop(self):
-        self.num_steps += 1  # the loop asks once after each step
-        return self.stop_after is not None and self.num_steps >= self.stop_after
-
-
 SETTINGS = LoopSettings(
     num_steps=23, batch_size=8, gradient_accumulation_steps=2, eval_every_steps=5, log_every_steps=1, seed=3
 )
@@ -71,10 +35,6 @@ SETTINGS = LoopSettings(
 
 def weight_score(model):
     return {"valid/score": float(model.layers[0].weight.detach().norm())}
-
-
-def save(model, folder):
-    torch.save(model.state_dict(), folder / "weights.pt")
 
 
 def train(folder, settings=SETTINGS, *, watcher=None, evaluate=weight_score, dropout=0.5, data=None):
@@ -94,10 +54,6 @@ def train(folder, settings=SETTINGS, *, watcher=None, evaluate=weight_score, dro
         observer=watcher or Watcher(),
     )
     return model, loop.run()
-
-
-def bits(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 7, 11, 22])

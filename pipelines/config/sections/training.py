@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from components.training.activation_plans import parse_plan
+from components.training.byte_sizes import parse_bytes
 from pipelines.config.checks import above, at_least, one_of, share, shown
 from pipelines.config.sections.section import Section
 
@@ -35,6 +36,8 @@ class Loop(Section):
     """no, bf16 or fp16: the type of matrix products in validation and prediction; fp16 is fast on Kaggle's T4."""
     activation_checkpointing: str = "none"
     """What layers keep for the backward pass: none, recompute, recompute/2, segments, rebuild, ... (docs/memory.md)."""
+    memory_budget: str | None = None
+    """12GiB, or auto for what the device has free: chooses the fastest activation plan that fits; null chooses none."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
     z_loss: float = 0.0
@@ -71,11 +74,26 @@ class Loop(Section):
         above(self, 0, "max_grad_norm", "ema_decay")
         share(self, "label_smoothing", "ema_decay")
         _check_plan(self.activation_checkpointing)
+        self._check_budget()
         one_of(self, "mixed_precision", PRECISIONS)
         one_of(self, "eval_precision", PRECISIONS)
         one_of(self, "device", DEVICES)
         if self.mixed_precision == "fp16" and self.device == "cpu":
             raise ValueError("mixed_precision: 'fp16' needs a GPU and device is cpu; use no or bf16")
+
+    def _check_budget(self) -> None:
+        budget, plan = self.memory_budget, self.activation_checkpointing
+        if budget is None:
+            return
+        if plan != "none":
+            raise ValueError(
+                f"memory_budget: {budget!r} with activation_checkpointing: {plan!r}; one chooses the other"
+            )
+        if budget != "auto":
+            try:
+                parse_bytes(budget)
+            except ValueError as error:
+                raise ValueError(f"memory_budget: {error}; or auto, or null") from error
 
 
 def _check_plan(text: str) -> None:

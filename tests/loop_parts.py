@@ -1,0 +1,51 @@
+"""What tests of the training loop have in common: rows, and an observer that records what the loop says."""
+
+import torch
+
+
+class Rows:
+    def __init__(self, num_rows=50):
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(num_rows, 4, generator=generator)
+        self.labels = torch.randint(0, 3, (num_rows,), generator=generator)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, row):
+        return {"inputs": self.inputs[row], "labels": self.labels[row]}
+
+    def padding_keys(self):
+        return [1] * len(self)
+
+
+def collate(examples):
+    return {key: torch.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+class Watcher:
+    """Records what the loop says, and wishes to stop after a given step."""
+
+    def __init__(self, stop_after=None):
+        self.logs, self.evaluations, self.notes, self.stop_after, self.num_steps = [], [], [], stop_after, 0
+
+    def on_log(self, step, metrics):
+        self.logs.append((step, metrics["train/loss"], metrics["train/lr"]))
+
+    def on_evaluation(self, step, scores):
+        self.evaluations.append((step, scores))
+
+    def on_note(self, step, text):
+        self.notes.append((step, text))
+
+    def should_stop(self):
+        self.num_steps += 1  # the loop asks once after each step
+        return self.stop_after is not None and self.num_steps >= self.stop_after
+
+
+def save(model, folder):
+    torch.save(model.state_dict(), folder / "weights.pt")
+
+
+def bits(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
