@@ -34,6 +34,9 @@ from components.models.xcit_fast import (
 GRAM_FROM = 1.5
 GRAM_FROM_INFERENCE = 1.85
 GRAM_FROM_HALF = 8.0
+# Numbers of one image's head up to which a CPU writes a product and then copies it: straight into a strided place
+# torch multiplies image by image.
+SMALL = 1024
 NORM_FLOOR = 1e-12  # of torch's normalize
 
 
@@ -204,8 +207,12 @@ def _mix_heads(x: Tensor, matrices: Tensor, *, out: Tensor) -> None:
     """Write x M of each head, for x (B, N, C) and matrices (B, h, d, d), into out (B, N, C)."""
     num_heads = matrices.shape[1]
     if x.device.type == "cpu":
+        is_small = x.shape[1] * matrices.shape[2] <= SMALL
         for head, (part, target) in enumerate(zip(x.chunk(num_heads, 2), out.chunk(num_heads, 2), strict=True)):
-            torch.bmm(part, matrices[:, head], out=target)
+            if is_small:
+                target.copy_(torch.bmm(part, matrices[:, head]))
+            else:
+                torch.bmm(part, matrices[:, head], out=target)
     else:
         product = torch.unflatten(x, 2, (num_heads, -1)).transpose(1, 2) @ matrices  # (B, h, N, d)
         torch.unflatten(out, 2, (num_heads, -1)).copy_(product.transpose(1, 2))
