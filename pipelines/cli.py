@@ -126,6 +126,12 @@ def _reproduce(arguments: argparse.Namespace, workspace: Workspace) -> None:
         sys.exit(1)
 
 
+def _winner_package(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    from pipelines.stages.winner_package import write_winner_package
+
+    write_winner_package(workspace, arguments.ref, weights=arguments.weights, into=arguments.into)
+
+
 def _compare(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.stages.compare import compare
 
@@ -298,8 +304,11 @@ def _add_record(commands: Subparsers) -> None:
     ledger = _add(commands, "ledger", _ledger, "every submission on record, or one record whole")
     ledger.add_argument("ref", nargs="?")
     reproduce = _add(commands, "reproduce", _reproduce, "make a submission again from its record; exit code 1: differs")
-    reproduce.add_argument("ref", help="local:place_names:3, kaggle:1234, or a run's id")
-    reproduce.add_argument("--weights", type=Path, nargs="+", default=[], help="folders with the weights, beside runs/")
+    package = _add(commands, "winner-package", _winner_package, "write the documentation that Kaggle asks of winners")
+    for parser in (reproduce, package):
+        parser.add_argument("ref", help="local:place_names:3, kaggle:1234, or a run's id")
+        parser.add_argument("--weights", type=Path, nargs="+", default=[], help="where the weights are, beside runs/")
+    package.add_argument("--into", type=Path, help="a new folder; default: one under build/winner-package/")
     reproduce.add_argument("--data-dir", type=Path, help="the competition's files; default: those of this checkout")
     reproduce.add_argument("--into", type=Path, help="a new folder, which is kept; default: a temporary one")
     reproduce.add_argument("--retrain", action="store_true", help="train again instead of using the recorded weights")

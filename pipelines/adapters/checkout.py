@@ -26,9 +26,11 @@ _PROBE = f"""{_IMPORT}import json
 from pipelines.competitions.competition import load_competition
 from pipelines.engine.run_directory import describe_machine, list_versions
 from pipelines.engine.source_state import hash_source
+competition = load_competition(sys.argv[1])
 print(json.dumps({{
     "source_sha256": hash_source(),
-    "kaggle_slug": load_competition(sys.argv[1]).kaggle_slug,
+    "kaggle_slug": competition.kaggle_slug,
+    "title": competition.title,
     "versions": list_versions(),
     "machine": describe_machine(),
 }}))

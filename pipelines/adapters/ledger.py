@@ -238,6 +238,8 @@ def _describe(ledger: Ledger, run: RunRecord, entry: Mapping[str, Any], kernel: 
         "seed": manifest.get("seed"),
         "versions": manifest.get("versions") or {},
         "machine": manifest.get("machine") or {},
+        "wall_seconds": manifest.get("wall_seconds"),
+        "cv": {name: score for name, score in run.metrics.items() if name.startswith(("cv/", "oof/"))},
         "tracking": manifest.get("tracking"),
         "kernel": dict(kernel) if kernel else None,
         "submission_sha256": entry["sha256"],

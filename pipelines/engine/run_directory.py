@@ -24,6 +24,8 @@ from pipelines.errors import PodiumError
 RECORDED_LIBRARIES = (
     "torch", "torchvision", "timm", "transformers", "tokenizers", "accelerate", "safetensors", "sentencepiece",
     "scikit-learn", "numpy", "pandas", "pyarrow", "scipy", "omegaconf", "mlflow", "kaggle",
+    # Adafactor steps in other code without it.
+    "numba",
 )  # fmt: skip
 # What in a run only training or a reader needs; anything else is taken for what predicting reads.
 NEVER_READ_AGAIN = (

@@ -1,8 +1,10 @@
 """A submission made again in a second clone from the record of the first, and what is said where something differs."""
 
 import io
+import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pipelines.adapters.ledger import Ledger
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 from pipelines.stages.reproduce import reproduce
+from pipelines.stages.winner_package import write_winner_package
 
 ROOT = Path(__file__).parents[2]
 REF = "local:place_names:1"
@@ -32,7 +35,8 @@ def first(template, tmp_path_factory):
     for package in ("components", "pipelines"):
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(template, root, dirs_exist_ok=True)
-    shutil.copy(ROOT / ".gitignore", root)
+    for name in (".gitignore", "setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, root)
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "all of it")
@@ -150,3 +154,34 @@ def test_training_again_gives_the_same_weights(first):
         f"equal: the submission of {REF}, byte for byte",
     ]
     assert is_equal
+
+
+def test_the_entry_points_of_a_winners_package_run(first, tmp_path):
+    package = write_winner_package(first, REF, into=tmp_path / "package")
+    record = Ledger(first.ledger).find(REF)
+    assert {path.name for path in package.iterdir()} == {
+        "README.md", "SETTINGS.json", "entry_points.md", "requirements.txt", "MODEL_SUMMARY.md", "record.json",
+        "directory_structure.txt", "package.py", "prepare_data.py", "train.py", "predict.py", "source", "model",
+    }  # fmt: skip
+    settings = json.loads((package / "SETTINGS.json").read_text())
+    assert (package / "source" / "pipelines" / "new_module.py").is_file()
+    assert f"torch=={record['versions']['torch']}\n" in (package / "requirements.txt").read_text()
+    assert record["submission_sha256"] in (package / "README.md").read_text()
+    assert f"{record['run']}/config.yaml" in (package / "directory_structure.txt").read_text()
+    shutil.copytree(first.data / "place-names", package / settings["RAW_DATA_DIR"])
+    moved = package.rename(tmp_path / "moved")
+    assert call(moved, "prepare_data.py") == f"{moved / settings['CLEAN_DATA_DIR']}: 3 files"
+    submitted = f"{moved / 'submission' / 'submission.csv'}: the submitted file, byte for byte"
+    assert call(moved, "predict.py") == submitted
+    trained = call(moved, "train.py").split()[-1]
+    assert trained != record["run"]
+    assert call(moved, "predict.py", trained) == submitted
+    with pytest.raises(PodiumError, match="is there already; remove it, or name another folder"):
+        write_winner_package(first, REF, into=moved)
+
+
+def call(package, script, *arguments):
+    """The last line that an entry point prints, called from elsewhere."""
+    command = [sys.executable, str(package / script), *arguments]
+    result = subprocess.run(command, cwd=package.parent, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()[-1]

@@ -1,0 +1,135 @@
+"""The scripts of a winner's package: they read SETTINGS.json and record.json and import only the packed source."""
+
+PACKAGE = '''"""What the entry points share: the settings, the record of the submission, and the source that made it."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+RECORD = json.loads((ROOT / "record.json").read_text(encoding="utf-8"))
+SLUG = RECORD["kaggle_slug"]
+
+
+def folder(name):
+    """A folder of SETTINGS.json; relative ones lie in this package."""
+    path = ROOT / json.loads((ROOT / "SETTINGS.json").read_text(encoding="utf-8"))[name]
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def import_source():
+    """Make `components` and `pipelines` those of source/, whatever else is installed."""
+    source = str(ROOT / "source")
+    sys.path.insert(0, source)
+    import components
+    import pipelines
+
+    sys.path.remove(source)  # its folder kernels/ is no package
+    for package in (components, pipelines):
+        assert package.__file__.startswith(source), package.__file__
+
+
+def sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+'''
+
+PREPARE_DATA = '''"""Check the files in RAW_DATA_DIR against the record and copy them to CLEAN_DATA_DIR."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from package import RECORD, ROOT, SLUG, folder, import_source, sha256
+
+
+def main():
+    raw, clean = folder("RAW_DATA_DIR"), folder("CLEAN_DATA_DIR")
+    missing = [name for name in RECORD["data_sha256"] if not (raw / name).is_file()]
+    if missing and RECORD["host"] == "local":
+        write_embedded(raw)
+    elif missing:
+        sys.exit(f"{raw / missing[0]}: missing; kaggle competitions download -c {SLUG}, unzip it into {raw}")
+    for name, digest in RECORD["data_sha256"].items():
+        if sha256(raw / name) != digest:
+            print(f"{raw / name}: not the file that the submission was made from (sha256 {digest})")
+        shutil.copyfile(raw / name, clean / name)
+    for path in raw.iterdir():
+        if path.is_dir():  # images
+            shutil.copytree(path, clean / path.name, dirs_exist_ok=True)
+    print(f"{clean}: {len(RECORD['data_sha256'])} files")
+
+
+def write_embedded(raw):
+    """Data that travel in installed packages are written by the source itself."""
+    import_source()
+    from pipelines.competitions.competition import PreparationFolders, load_competition
+
+    load_competition(RECORD["competition"]).prepare(PreparationFolders(raw, ROOT / "data" / "answers"))
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+TRAIN = '''"""Train as the submission's run was trained, from CLEAN_DATA_DIR into a new folder of MODEL_DIR."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from package import RECORD, ROOT, SLUG, folder, import_source
+
+
+def main():
+    import_source()
+    from pipelines.config.workspace import Workspace
+    from pipelines.stages.train import train
+
+    words = RECORD["command"][RECORD["command"].index("train") + 1 :]
+    with tempfile.TemporaryDirectory(prefix="podium-train-") as name:
+        root = Path(name)
+        (root / "data").mkdir()
+        (root / "data" / SLUG).symlink_to(folder("CLEAN_DATA_DIR"))
+        (root / "experiments").symlink_to(ROOT / "source" / "experiments")
+        run = train(Workspace(root), words[0], [*words[1:], "tracking.name=jsonl"], mode=RECORD["mode"])
+        target = folder("MODEL_DIR") / run.path.name
+        shutil.copytree(run.path, target)
+    print(f"{target}: trained; predict with it: python predict.py {target.name}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+PREDICT = '''"""Predict the rows of CLEAN_DATA_DIR with the submitted run of MODEL_DIR, or with a named one."""
+
+import sys
+
+from package import RECORD, folder, import_source, sha256
+
+
+def main():
+    import_source()
+    from pipelines.engine import prediction
+
+    run = sys.argv[1] if len(sys.argv) > 1 else RECORD["run"]
+    output = folder("SUBMISSION_DIR") / "submission.csv"
+    prediction.main(folder("MODEL_DIR") / run, folder("CLEAN_DATA_DIR"), output)
+    is_equal = sha256(output) == RECORD["submission_sha256"]
+    print(f"{output}: {'the submitted file, byte for byte' if is_equal else 'other bytes than the submitted file'}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+ENTRY_POINTS = {"package.py": PACKAGE, "prepare_data.py": PREPARE_DATA, "train.py": TRAIN, "predict.py": PREDICT}
+SETTINGS = {
+    "RAW_DATA_DIR": "data/raw",
+    "CLEAN_DATA_DIR": "data/clean",
+    "MODEL_DIR": "model",
+    "SUBMISSION_DIR": "submission",
+}
