@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from components.training.checkpoint import atomic_file
+from components.atomic_files import atomic_file
 from pipelines.config.workspace import Workspace
 from pipelines.credentials import REMOVED, cleaned, find_secrets, without_secrets
 from pipelines.engine.run_directory import RunDirectory

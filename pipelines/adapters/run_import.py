@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.training.checkpoint import atomic_folder, read_json
+from components.atomic_files import atomic_folder, read_json
 from pipelines.adapters.jsonl_tracker import TRACKING_FOLDER, finish_import, import_jsonl_run, read_run
 from pipelines.adapters.source_search import find_source
 from pipelines.adapters.tracker import tracking_record

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import nn
 
+from components.atomic_files import read_json, write_json
 from components.data.image import ImageCollator, LabelledImages, PixelStatistics
 from components.data.image_augmentation import Augmentation
 from components.data.image_files import ArrayImages, ImageSource, open_images
@@ -19,7 +20,6 @@ from components.data.image_inspection import Inspection, inspect_images
 from components.models.xcit import XCiT, load_xcit, save_xcit
 from components.models.xcit_features import class_attention_maps, cross_covariance_maps
 from components.models.xcit_weights import MEAN, STD
-from components.training.checkpoint import read_json, write_json
 from components.training.inference import Batch
 from pipelines.build import build_model
 from pipelines.competitions.competition import Competition

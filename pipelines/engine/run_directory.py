@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from components.training.checkpoint import read_json, write_json
+from components.atomic_files import read_json, write_json
 from pipelines.competitions.embedded import file_digest
 from pipelines.credentials import without_secrets
 from pipelines.engine.source_state import SourceState

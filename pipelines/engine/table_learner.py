@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
+from components.atomic_files import atomic_folder
 from components.tabular_baseline import TabularBaseline, load_tabular_baseline
-from components.training.checkpoint import atomic_folder
 from pipelines.build import build_baseline
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment

@@ -9,11 +9,11 @@ import torch
 from pandas import DataFrame
 from torch import Tensor, nn
 
+from components.atomic_files import read_json, write_json
 from components.data.balancing import balance_rows
 from components.data.text import EncodedTexts, TextCollator
 from components.data.vocabulary import Vocabulary, load_vocabulary
 from components.models.t5 import T5Model, load_t5, save_t5
-from components.training.checkpoint import read_json, write_json
 from components.training.inference import Batch, predict_sequences
 from pipelines.build import build_model
 from pipelines.competitions.competition import Competition

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
+from components.atomic_files import atomic_file, read_json, write_json
 from components.data.folds import train_valid_rows
-from components.training.checkpoint import atomic_file, read_json, write_json
 from components.training.history import read_history
 from pipelines.adapters.tracker import Tracker
 from pipelines.competitions.competition import Competition

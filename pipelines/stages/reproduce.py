@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from components.training.checkpoint import read_json
+from components.atomic_files import read_json
 from pipelines.adapters.checkout import probe, run_podium
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
