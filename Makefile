@@ -2,7 +2,7 @@
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
 .PHONY: help setup data experiment resume find-lr predict kernel rehearse push submit reproduce compare new runs ui test check bench lock
-.PHONY: format clean
+.PHONY: format clean app
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,6 +50,9 @@ runs: $(STAMP)  ## list the runs and the space they take
 ui: $(STAMP)  ## open MLflow on http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
 		--port 5000 --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}
+app: $(STAMP)  ## the search page on http://127.0.0.1:8501, its corpora indexed once: CORPORA="chinese_news"
+	@for corpus in $(or $(CORPORA),chinese_news english_news); do $(BIN)/podium search index $$corpus --threads 2 || exit 1; done
+	@$(BIN)/podium search app
 test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(or $(PYTEST),tests)
 check: $(STAMP)  ## ruff, mypy --strict, import contracts

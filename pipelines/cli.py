@@ -3,17 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from pipelines.cli_kernels import add_kernel_commands, add_rehearsal_commands
+from pipelines.cli_search import add_search
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Command = Callable[[argparse.Namespace, Workspace], None]
+from pipelines.subcommands import Subparsers
+from pipelines.subcommands import add_command as _add
+from pipelines.subcommands import add_group as _add_group
 
 
 def _train(arguments: argparse.Namespace, workspace: Workspace) -> None:
@@ -289,6 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_new(commands)
     _add_kernel(commands)
+    add_search(commands)
 
     runs = _add_group(commands, "runs", "list the runs, free space, or take in a kernel's")
     _add(runs, "list", _runs_list, "the runs and the space they take")
@@ -345,17 +346,6 @@ def _add_kernel(commands: Subparsers) -> None:
     build.add_argument("--run", help="predict with this run instead of the one that kernel.yaml means")
     build.add_argument("--resume", action="store_true", help="go on from a training kernel's own former output")
     add_rehearsal_commands(partial(_add, kernel))
-
-
-def _add(commands: Subparsers, name: str, command: Command, help_text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
-    parser.set_defaults(command=command)
-    return parser
-
-
-def _add_group(commands: Subparsers, name: str, help_text: str) -> Subparsers:
-    group = commands.add_parser(name, help=help_text, description=help_text)
-    return group.add_subparsers(metavar="COMMAND", required=True)
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

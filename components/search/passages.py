@@ -1,7 +1,7 @@
 """The part of an article that answers a query best, and which of its characters match."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +12,12 @@ from components.search.terms import HAN_GRAMS, find_runs, is_han
 from components.search.text_folding import TextFolder
 
 WIDTH = 180
-# A passage begins at the start of a sentence where one lies so near.
+# Of a very long article the first part is looked through.
+MAX_SCANNED = 20_000
+# The inverse document frequency of a term that a third of the articles have, ln(1 + 2).
+COMMON = 1.1
+LEAST_STEM = 4
+# How far a passage may be moved to begin with a sentence.
 REACH = 40
 _SENTENCE_END = re.compile(r"[.!?。！？…\n][\"'”’」』)）]*\s*")
 
@@ -25,29 +30,40 @@ class Piece:
     is_match: bool
 
 
-def mark_matches(text: str, query: str, folder: TextFolder) -> list[Piece]:
-    """The whole text in pieces, those of the query's words (and pairs of Chinese characters) marked."""
-    return _split(text, _matching(text, find_needles(query, folder), folder))
+class Highlighter:
+    """Marks one query in any number of texts; `rarity` is a term's inverse document frequency."""
 
+    def __init__(self, query: str, folder: TextFolder, *, rarity: Callable[[str], float]) -> None:
+        self._folder = folder
+        self._needles = _telling({needle: rarity(needle) for needle in find_needles(query, folder)})
 
-def best_passage(
-    text: str, query: str, folder: TextFolder, *, rarity: Callable[[str], float], width: int = WIDTH
-) -> list[Piece]:
-    """About `width` characters around the densest rare matches, marked; the text's start where nothing matches."""
-    text = re.sub(r"\s+", " ", text).strip()
-    needles = find_needles(query, folder)
-    weights = np.zeros(len(text))
-    for needle, start, end in _occurrences(text, needles, folder):
-        weights[start:end] = np.maximum(weights[start:end], rarity(needle) / len(needle))
-    start = _best_start(weights, width, text)
-    end = min(len(text), start + width)
-    pieces = _split(text[start:end], weights[start:end] > 0)
-    before, after = start > 0, end < len(text)
-    return [*([Piece("…", False)] if before else []), *pieces, *([Piece("…", False)] if after else [])]
+    def mark(self, text: str) -> list[Piece]:
+        """The whole text in pieces, those of the query's telling words (and pairs of Chinese characters) marked."""
+        return _split(text, self._weights(text) > 0)
+
+    def best_passage(self, text: str, *, width: int = WIDTH) -> list[Piece]:
+        """About `width` characters around the densest rare matches; the text's start where nothing matches."""
+        text = re.sub(r"\s+", " ", text[:MAX_SCANNED]).strip()
+        weights = self._weights(text)
+        start = _best_start(weights, width, text)
+        end = min(len(text), start + width)
+        pieces = _split(text[start:end], weights[start:end] > 0)
+        before, after = start > 0, end < len(text)
+        return [*([Piece("…", False)] if before else []), *pieces, *([Piece("…", False)] if after else [])]
+
+    def _weights(self, text: str) -> NDArray[np.float64]:
+        """(characters,); 0 outside of matches. Rarity is squared: one rare word outweighs a crowd of frequent ones."""
+        weights = np.zeros(len(text))
+        folded, origins = self._folder.fold_with_origins(text)
+        for needle, rarity in self._needles.items():
+            for match in re.finditer(_pattern(needle), folded):
+                start, end = origins[match.start()], origins[match.end() - 1] + 1
+                weights[start:end] = np.maximum(weights[start:end], rarity**2 / len(needle))
+        return weights
 
 
 def find_needles(query: str, folder: TextFolder) -> list[str]:
-    """What is marked: the words of a query, pairs of its Chinese characters, and a character that stands alone."""
+    """What may be marked: the words of a query, pairs of its Chinese characters, and a character that stands alone."""
     needles: dict[str, None] = {}
     for run in find_runs(folder.fold(query)):
         size = max(HAN_GRAMS)
@@ -58,22 +74,18 @@ def find_needles(query: str, folder: TextFolder) -> list[str]:
     return list(needles)
 
 
-def _occurrences(text: str, needles: Iterable[str], folder: TextFolder) -> list[tuple[str, int, int]]:
-    """(needle, start, end) in the text's own positions; a word counts where it begins a word."""
-    folded, origins = folder.fold_with_origins(text)
-    found = []
-    for needle in needles:
-        pattern = re.escape(needle) if is_han(needle) else rf"(?<![^\W_]){re.escape(needle)}"
-        for match in re.finditer(pattern, folded):
-            found.append((needle, origins[match.start()], origins[match.end() - 1] + 1))
-    return found
+def _telling(rarities: dict[str, float]) -> dict[str, float]:
+    """Without the needles that stand in every third article or more, unless there are no others."""
+    known = {needle: rarity for needle, rarity in rarities.items() if rarity > 0}
+    return {needle: rarity for needle, rarity in known.items() if rarity > COMMON} or known
 
 
-def _matching(text: str, needles: Iterable[str], folder: TextFolder) -> NDArray[np.bool_]:
-    matching = np.zeros(len(text), bool)
-    for _, start, end in _occurrences(text, needles, folder):
-        matching[start:end] = True
-    return matching
+def _pattern(needle: str) -> str:
+    """A Chinese needle anywhere; a word where a word begins, and a short one only whole ("the" is not in "their")."""
+    if is_han(needle):
+        return re.escape(needle)
+    ending = "" if len(needle) >= LEAST_STEM else r"(?![^\W_])"
+    return rf"(?<![^\W_]){re.escape(needle)}{ending}"
 
 
 def _best_start(weights: NDArray[np.float64], width: int, text: str) -> int:
@@ -81,11 +93,12 @@ def _best_start(weights: NDArray[np.float64], width: int, text: str) -> int:
         return 0
     sums = np.cumsum(np.r_[0.0, weights])
     best = int(np.argmax(sums[width:] - sums[:-width]))
-    first_match = best + int(np.argmax(weights[best:] > 0))
-    # A little context before the first match, from a sentence's start if one is near.
-    start = max(0, first_match - width // 6)
-    ends = [match.end() for match in _SENTENCE_END.finditer(text, max(0, start - REACH), first_match)]
-    return min([end for end in ends if end <= first_match][-1] if ends else start, len(text) - width // 2)
+    matched = best + np.flatnonzero(weights[best : best + width])
+    heaviest = best + int(np.argmax(weights[best : best + width]))
+    # Context on both sides of the matches; it begins with a sentence where one begins near and before the best match.
+    start = max(0, (int(matched[0]) + int(matched[-1]) - width) // 2)
+    begun = _SENTENCE_END.search(text, start, min(heaviest, start + REACH)) if start else None
+    return begun.end() if begun and begun.end() <= heaviest else start
 
 
 def _split(text: str, matching: NDArray[np.bool_]) -> list[Piece]:

@@ -9,7 +9,7 @@ from components.search.articles import Article, Filters
 from components.search.encoders import SentenceEncoder
 from components.search.fusion import fuse_ranks, fuse_scores
 from components.search.index import SearchIndex
-from components.search.passages import Piece, best_passage, mark_matches
+from components.search.passages import Highlighter, Piece
 from components.search.terms import list_terms
 
 MODES = ("hybrid", "ranks", "lexical", "dense")
@@ -105,10 +105,10 @@ def _fuse(
 
 
 def _describe(index: SearchIndex, rows: NDArray[np.int64], scores: Scores, query: str) -> list[Hit]:
+    highlighter = Highlighter(query, index.folding, rarity=index.lexical.rarity)
     hits = []
     for row, article in zip(rows.tolist(), index.store.read(rows.tolist()), strict=True):
-        passage = best_passage(article.body, query, index.folding, rarity=index.lexical.rarity)
-        title = mark_matches(article.title, query, index.folding)
+        title, passage = highlighter.mark(article.title), highlighter.best_passage(article.body)
         total, bm25, cosine = (float(values[row]) for values in (scores.total, scores.bm25, scores.cosine))
         hits.append(Hit(row, article, total, bm25, cosine, title, passage))
     return hits

@@ -5,7 +5,7 @@ one by one is enough for that: where a traditional form has several simplified o
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 
@@ -15,19 +15,35 @@ class TextFolder:
     def __init__(self, simplified: Mapping[str, str]) -> None:
         self.simplified = dict(simplified)
         self._table = str.maketrans(self.simplified)
+        self._characters = _FoldedCharacters(self.fold)
 
     def fold(self, text: str) -> str:
         """The folded text; folding twice changes nothing more."""
         return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).translate(self._table)
 
-    def fold_with_origins(self, text: str) -> tuple[str, list[int]]:
+    def fold_with_origins(self, text: str) -> tuple[str, Sequence[int]]:
         """The text folded character by character, and for each folded character the position it comes from."""
-        pieces, origins = [], []
-        for position, character in enumerate(text):
-            piece = self.fold(character)
-            pieces.append(piece)
-            origins += [position] * len(piece)
-        return "".join(pieces), origins
+        folded = text.translate(self._characters)
+        if self._characters.unequal.isdisjoint(text):
+            return folded, range(len(text))
+        lengths = (len(self._characters[ord(character)]) for character in text)
+        return folded, [position for position, length in enumerate(lengths) for _ in range(length)]
+
+
+class _FoldedCharacters(dict[int, str]):
+    """Each character's fold by its code, as `str.translate` asks for it; `unequal` become none or several."""
+
+    def __init__(self, fold: Callable[[str], str]) -> None:
+        super().__init__()
+        self._fold = fold
+        self.unequal: set[str] = set()
+
+    def __missing__(self, code: int) -> str:
+        folded = self._fold(chr(code))
+        if len(folded) != 1:
+            self.unequal.add(chr(code))
+        self[code] = folded
+        return folded
 
 
 def load_simplified(file: Path) -> dict[str, str]:

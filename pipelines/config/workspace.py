@@ -48,6 +48,15 @@ class Workspace:
         """Every submission's record and the small files it needs; meant to be committed."""
         return self.root / "ledger"
 
+    @property
+    def encoders(self) -> Path:
+        """Sentence encoders as they are served, exported from their checkpoints."""
+        return self.data / "encoders"
+
+    def search_index(self, corpus: str) -> Path:
+        """The index of a corpus, which the search app serves."""
+        return self.data / "search" / corpus
+
     def data_dir(self, competition_slug: str) -> Path:
         """What a competitor may see: train, test and sample files in Kaggle's form."""
         return self.data / competition_slug

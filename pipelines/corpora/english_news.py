@@ -25,7 +25,7 @@ CORPUS = Corpus(
     title="English news",
     package=PACKAGE,
     encoder="minilm",
-    dense_weight=0.5,
+    dense_weight=0.55,
     load=load,
     load_evaluated=load,
 )

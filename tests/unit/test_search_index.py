@@ -66,7 +66,7 @@ def test_hits_carry_their_scores_and_marks(index):
     assert first.article.id == "a"
     assert first.score >= result.hits[1].score
     assert first.bm25 > 0
-    assert [piece.text for piece in first.title if piece.is_match] == ["Bank", "cuts", "interest", "rates"]
+    assert [piece.text for piece in first.title if piece.is_match] == ["Bank", "cuts"]
     assert (result.num_admitted, result.was_cut) == (5, False)
 
 

