@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_wheels import make_index
 
+from pipelines.adapters import sandbox_walls
 from pipelines.adapters.built_kernel import load_built_kernel
 from pipelines.adapters.sandbox import run_kernel
 from pipelines.cli import main
@@ -180,6 +182,31 @@ def test_a_kernel_refuses_inputs_of_another_run_or_none(workspace, smoke, tmp_pa
     assert not report.ok
     assert f"{data}: not attached to this kernel" in report.text
     assert "vocabulary__spiece.model" in report.text
+
+
+def test_a_kernel_installs_what_the_image_lacks_without_an_index(workspace, smoke, tmp_path, monkeypatch, capsys):
+    make_index(tmp_path / "index", monkeypatch)
+    workspace.image_constraints.write_text("tinybase==1.0\n")
+    with (workspace.kernels / "mt5-adafactor" / "kernel.yaml").open("a") as file:
+        file.write('wheels: ["tinytool==1.2"]\n')
+    train_its_run(workspace, "mt5-adafactor")
+    podium(workspace, "kernel", "build", "mt5-adafactor")
+    built = load_built_kernel(workspace, "mt5-adafactor")
+    assert [dataset.kind for dataset in built.datasets] == ["weights", "data", "wheels"]
+    report = run_kernel(built.folder, built.own_inputs(), tmp_path / "a", timeout_s=120, memory_bytes=4 * 2**30)
+    assert report.ok, report.text
+    assert "installed 2 wheels from /kaggle/input/datasets/local/mt5-adafactor-wheels" in report.text
+    assert report.text.count("tinytool") == 0
+    # Where nothing may be isolated the same kernel runs as a plain process, and the report says so.
+    monkeypatch.setattr(sandbox_walls, "_permitted", lambda: None)
+    plain = run_kernel(
+        built.folder, built.own_inputs(), tmp_path / "b", layout="old", timeout_s=120, memory_bytes=4 * 2**30
+    )
+    assert plain.ok, plain.text
+    assert len(plain.not_isolated) == 4
+    assert not any(Path(origin).is_relative_to(ROOT) for origin in plain.origins)
+    submissions = [(working / "submission.csv").read_bytes() for working in (report.working, plain.working)]
+    assert submissions[0] == submissions[1]
 
 
 def test_what_cannot_become_a_kernel_is_said(workspace, smoke, capsys):
