@@ -267,7 +267,9 @@ def _facts(subject: Subject) -> dict[str, str]:
         names = [f"cv/{metric}" for metric in (competition.metric, *competition.extra_metrics)]
         facts |= {name: format_score(scores[name]) for name in names if name in scores}
         facts["commit"] = f"`{(record.get('commit') or 'none')[:12]}`{' and changes' if record.get('dirty') else ''}"
-    return facts | {"source, sha256": f"`{hash_source()[:16]}…`"}
+        if record.get("source_sha256") != hash_source():
+            facts["trained with source"] = f"`{str(record.get('source_sha256'))[:16]}…`, sha256"
+    return facts | {"source": f"`{hash_source()[:16]}…`, sha256"}
 
 
 def _manifest(
