@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.atomic_files import atomic_file
+from pipelines.adapters.source_search import find_source
 from pipelines.config.workspace import Workspace
 from pipelines.credentials import REMOVED, cleaned, find_secrets, without_secrets
 from pipelines.engine.run_directory import RunDirectory
@@ -132,7 +133,8 @@ def enter_submission(
     state = {name: entry[name] for name in _STATE if entry.get(name) not in (None, "", {})}
     former = next((r for r in ledger.records() if (r["ref"], r["run"]) == (ref, run.run)), None)
     if former is None or former["submission_sha256"] != entry["sha256"]:
-        ledger.append(_describe(ledger, run, entry, kernel) | state)
+        whole = _complete_kernel(workspace, ledger, run, kernel) if kernel else None
+        ledger.append(_describe(ledger, run, entry, whole) | state)
     elif changed := {name: value for name, value in state.items() if former.get(name) != value}:
         ledger.append({"event": CHANGED, "time": entry["time"], "ref": ref, "run": run.run, **changed})
     return ledger.find(f"{ref}@{run.run}")
@@ -185,7 +187,9 @@ def describe_kernel(
         "kernel": content["kernel"],
         "version": version,
         "mode": content.get("mode"),
+        "source_sha256": content.get("source_sha256"),
         "bundle_sha256": content["bundle_sha256"],
+        "files": content.get("files", {}),
         "datasets": content.get("datasets", []),
         "dataset_versions": dict(dataset_versions or {}),
         "docker_image": docker_image,
@@ -228,7 +232,7 @@ def _describe(ledger: Ledger, run: RunRecord, entry: Mapping[str, Any], kernel: 
         "command": manifest.get("command"),
         "mode": manifest.get("mode"),
         "commit": manifest.get("commit"),
-        "diff": _keep_diff(ledger, directory) if manifest.get("dirty") else None,
+        "diff": _keep_diff(ledger, directory.read_diff()) if directory.diff.is_file() else None,
         "source_sha256": manifest.get("source_sha256"),
         "data_sha256": manifest.get("data_sha256") or {},
         "folds_sha256": manifest.get("folds_sha256"),
@@ -246,6 +250,19 @@ def _describe(ledger: Ledger, run: RunRecord, entry: Mapping[str, Any], kernel: 
     }
 
 
+def _complete_kernel(workspace: Workspace, ledger: Ledger, run: RunRecord, kernel: Mapping[str, object]) -> Record:
+    """What building the kernel anew needs beside the run's prediction files: its source, folds and scores."""
+    known = find_source(workspace.root, str(kernel["source_sha256"])) if kernel.get("source_sha256") else None
+    directory = RunDirectory(run.folder)
+    files = [path for path in (directory.folds, directory.metrics) if path.is_file()]
+    return {
+        **kernel,
+        "commit": known.commit if known else None,
+        "diff": _keep_diff(ledger, known.diff) if known and known.diff else None,
+        "files_sha256": {path.name: _keep_or_digest(ledger, path) for path in files},
+    }
+
+
 def _keep_or_digest(ledger: Ledger, path: Path) -> str:
     if path.stat().st_size <= KEPT_BYTES:
         return ledger.keep(path.read_bytes())
@@ -253,9 +270,7 @@ def _keep_or_digest(ledger: Ledger, path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _keep_diff(ledger: Ledger, run: RunDirectory) -> Record | None:
+def _keep_diff(ledger: Ledger, diff: str) -> Record:
     """The uncommitted changes, stored whatever their size: no other place has them."""
-    if not run.diff.is_file():
-        return None
-    content = without_secrets(run.diff.read_bytes().decode("utf-8", errors="replace"))
+    content = without_secrets(diff)
     return {"sha256": ledger.keep(content.encode()), "secrets_removed": content.count(REMOVED)}

@@ -10,28 +10,36 @@ from pipelines.engine.starting_point import link_or_copy
 from pipelines.errors import PodiumError
 
 
-def rebuild_source(repository: Path, ledger: Ledger, record: Record, target: Path) -> None:
-    """Clone the record's commit into `target` and put its uncommitted changes on it.
+def source_of(record: Record) -> Record:
+    """The entries `commit`, `diff` and `source_sha256` of the code that made a submission.
+
+    They are the kernel's where one predicted and its commit is known, else the run's.
+    """
+    kernel = record.get("kernel") or {}
+    return kernel if kernel.get("mode") == "predict" and kernel.get("commit") else record
+
+
+def rebuild_source(repository: Path, ledger: Ledger, ref: str, source: Record, target: Path) -> None:
+    """Clone the commit of `source_of` into `target` and put its uncommitted changes on it.
 
     Raises PodiumError for a commit or changes that are not to be had.
     """
-    ref = record["ref"]
-    if not record["commit"]:
-        raise PodiumError(f"{ref}: its run was not made in a git checkout, so no commit is recorded")
+    if not source["commit"]:
+        raise PodiumError(f"{ref}: no commit is on record: its run was not made in a git checkout")
     patch = None
-    if record["diff"]:
-        patch = ledger.kept(record["diff"]["sha256"])
+    if source["diff"]:
+        patch = ledger.kept(source["diff"]["sha256"])
         if patch is None:
-            where = f"{ledger.path.parent / 'files' / record['diff']['sha256']}"
+            where = f"{ledger.path.parent / 'files' / source['diff']['sha256']}"
             raise PodiumError(f"{ref}: its run had uncommitted changes, and {where} is missing: commit ledger/ whole")
-    check_out(repository, record["commit"], target)
+    check_out(repository, source["commit"], target)
     if patch is not None:
         apply_patch(target, patch)
 
 
-def explain_source(record: Record) -> str:
+def explain_source(source: Record) -> str:
     """Why the source may differ although commit and changes are the recorded ones."""
-    removed = (record["diff"] or {}).get("secrets_removed", 0)
+    removed = (source["diff"] or {}).get("secrets_removed", 0)
     if removed:
         return f"{removed} secrets were removed from the uncommitted changes"
     return "a module that git ignores, or a file changed while the run started"

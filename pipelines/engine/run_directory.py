@@ -119,6 +119,10 @@ class RunDirectory:
         if diff:
             self.diff.write_bytes(without_secrets(diff).encode())
 
+    def read_diff(self) -> str:
+        """The uncommitted changes to the last byte; "" where there were none."""
+        return self.diff.read_bytes().decode("utf-8", errors="replace") if self.diff.is_file() else ""
+
     def read_metrics(self) -> dict[str, float]:
         """The content of metrics.json; empty while the run has not finished."""
         return dict(read_json(self.metrics)) if self.metrics.exists() else {}

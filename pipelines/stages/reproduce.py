@@ -17,8 +17,9 @@ from rich.console import Console
 from components.atomic_files import read_json
 from pipelines.adapters.checkout import probe, run_podium
 from pipelines.adapters.file_finder import FileFinder
+from pipelines.adapters.kernel_rebuilding import rebuild_kernel
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
-from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source
+from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
@@ -46,10 +47,11 @@ def reproduce(
     console = console or Console()
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
-    _say(console, f"{record['ref']}: {record['experiment']} {record['run']}, commit {str(record['commit'])[:12]}")
+    source = record if retrain else source_of(record)
+    _say(console, f"{record['ref']}: {record['experiment']} {record['run']}, commit {str(source['commit'])[:12]}")
     with _folder(into) as target:
-        rebuild_source(workspace.root, ledger, record, target)
-        work = _Work(workspace, ledger, record, target, probe(target, record["competition"]), console)
+        rebuild_source(workspace.root, ledger, record["ref"], source, target)
+        work = _Work(workspace, ledger, record, source, target, probe(target, record["competition"]), console)
         data = data_dir.absolute() if data_dir else _find_data(work)
         found = _compare_inputs(work, data)
         if found is None:
@@ -68,6 +70,7 @@ class _Work:
     workspace: Workspace
     ledger: Ledger
     record: Record
+    source: Record
     target: Path
     here: Mapping[str, Any]
     console: Console
@@ -93,7 +96,8 @@ def _folder(into: Path | None) -> Iterator[Path]:
 
 def _conclude(work: _Work, found: Difference | None, retrain: bool) -> bool:
     if found is None:
-        work.say(f"equal: the submission of {work.record['ref']}, byte for byte")
+        what = "the submission" if work.record["submission_sha256"] else "all that is on record"
+        work.say(f"equal: {what} of {work.record['ref']}, byte for byte")
         return True
     work.say(f"differs: {found}")
     if retrain:
@@ -116,10 +120,10 @@ def _find_data(work: _Work) -> Path:
 
 def _compare_inputs(work: _Work, data: Path) -> Difference | None:
     """The first difference of source and data."""
-    record, here = work.record, work.here
-    if here["source_sha256"] != record["source_sha256"]:
-        return Difference("source_sha256", record["source_sha256"], here["source_sha256"], explain_source(record))
-    work.say("  source     equal" + (", with its uncommitted changes" if record["diff"] else ""))
+    record, source, here = work.record, work.source, work.here
+    if here["source_sha256"] != source["source_sha256"]:
+        return Difference("source_sha256", source["source_sha256"], here["source_sha256"], explain_source(source))
+    work.say("  source     equal" + (", with its uncommitted changes" if source["diff"] else ""))
     for name, digest in record["data_sha256"].items():
         path = data / name
         found = file_digest(path) if path.is_file() else None
@@ -148,14 +152,31 @@ def _compare_environment(work: _Work) -> list[Difference]:
 def _predict_again(work: _Work, data: Path, weights: Sequence[Path]) -> Difference | None:
     record, runs = work.record, work.workspace.runs
     run = work.target / "runs" / record["experiment"].replace("/", "-") / record["run"]
-    missing = gather_run(work.ledger, record, FileFinder([*weights, runs]), runs, run)
+    finder = FileFinder([*weights, runs])
+    missing = gather_run(work.ledger, record, finder, runs, run)
     if missing is not None:
         return missing
     work.say(f"  weights    {len(record['weights_sha256'])} files equal")
     output = run / "submission.csv"
     arguments = ["predict", "--run", str(run), "--data-dir", str(data), "--output", str(output)]
     run_podium(work.target, arguments, work.threads)
-    return _compare_submission(record, output)
+    return _compare_submission(work, output) or _build_again(work, data, finder)
+
+
+def _build_again(work: _Work, data: Path, finder: FileFinder) -> Difference | None:
+    """The kernel of the submission, if there was one and its source is the clone's."""
+    kernel = work.record["kernel"]
+    if not kernel:
+        return None
+    if kernel["source_sha256"] != work.here["source_sha256"]:
+        work.say(f"  kernel     not built: no commit is known to be its source ({str(kernel['source_sha256'])[:16]})")
+        return None
+    clone = Workspace(work.target)
+    _lay_out_data(clone.data_dir(work.here["kaggle_slug"]), data)
+    found = rebuild_kernel(work.workspace, work.ledger, work.record, finder, clone)
+    if found is None:
+        work.say(f"  kernel     equal: {kernel['kernel']} version {kernel['version']}, notebook and datasets")
+    return found
 
 
 def _train_again(work: _Work, data: Path) -> Difference | None:
@@ -181,7 +202,7 @@ def _train_again(work: _Work, data: Path) -> Difference | None:
             if found != digest:
                 return Difference(f"{line}.{name}", digest, found, str(run / name))
     work.say(f"  weights    {len(record['weights_sha256'])} files equal")
-    return _compare_submission(record, run / "submission.csv")
+    return _compare_submission(work, run / "submission.csv")
 
 
 def _lay_out_data(folder: Path, data: Path) -> None:
@@ -198,11 +219,17 @@ def _lay_out_data(folder: Path, data: Path) -> None:
         place.symlink_to(answers)
 
 
-def _compare_submission(record: Record, output: Path) -> Difference | None:
-    digest = file_digest(output)
-    if digest == record["submission_sha256"]:
-        return None
-    return Difference("submission_sha256", record["submission_sha256"], digest, str(output))
+def _compare_submission(work: _Work, output: Path) -> Difference | None:
+    recorded, digest = work.record["submission_sha256"], file_digest(output)
+    if recorded and digest != recorded:
+        return Difference("submission_sha256", recorded, digest, str(output))
+    if recorded:
+        work.say("  submission equal")
+    else:
+        work.say(
+            f"  submission predicted, {digest[:16]}; the file that was scored is only on Kaggle, over its hidden rows"
+        )
+    return None
 
 
 def _say(console: Console, text: str) -> None:

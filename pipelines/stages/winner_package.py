@@ -11,7 +11,7 @@ from components.atomic_files import atomic_folder
 from pipelines.adapters.checkout import probe
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record
-from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source
+from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.adapters.winner_entry_points import ENTRY_POINTS, SETTINGS
 from pipelines.adapters.winner_texts import (
     render_entry_points,
@@ -48,9 +48,10 @@ def write_winner_package(
     if target.exists():
         raise PodiumError(f"{target}: is there already; remove it, or name another folder with --into")
     with atomic_folder(target.absolute()) as folder:
-        rebuild_source(workspace.root, ledger, record, folder / "source")
+        source = source_of(record)
+        rebuild_source(workspace.root, ledger, record["ref"], source, folder / "source")
         here = probe(folder / "source", record["competition"])
-        _must_be_equal(record, here["source_sha256"])
+        _must_be_equal(record["ref"], source, here["source_sha256"])
         for name in LEFT_OUT:
             shutil.rmtree(folder / "source" / name, ignore_errors=True)
         finder = FileFinder([*weights, workspace.runs])
@@ -65,10 +66,11 @@ def write_winner_package(
     return target
 
 
-def _must_be_equal(record: Record, sha256: str) -> None:
-    if sha256 != record["source_sha256"]:
-        difference = Difference("source_sha256", record["source_sha256"], sha256, explain_source(record))
-        raise PodiumError(f"{record['ref']}: {difference}")
+def _must_be_equal(ref: str, source: Record, sha256: str) -> None:
+    if sha256 != source["source_sha256"]:
+        raise PodiumError(
+            f"{ref}: {Difference('source_sha256', source['source_sha256'], sha256, explain_source(source))}"
+        )
 
 
 def _write_documents(folder: Path, record: Record, slug: str, title: str) -> None:

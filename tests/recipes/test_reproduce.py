@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tiny_competition import write_lines
 
 from pipelines.adapters.checkout import run_podium
-from pipelines.adapters.ledger import Ledger
+from pipelines.adapters.ledger import Ledger, describe_kernel, enter_submission
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_index import list_runs, load_submissions
 from pipelines.errors import PodiumError
 from pipelines.stages.reproduce import reproduce
 from pipelines.stages.winner_package import write_winner_package
 
 ROOT = Path(__file__).parents[2]
 REF = "local:place_names:1"
+EXPERIMENT = "experiment: smoke/mt5_adafactor"
 COMMAND = ["train", "smoke/mt5_adafactor", "tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
 
 
@@ -37,6 +40,8 @@ def first(template, tmp_path_factory):
     shutil.copytree(template, root, dirs_exist_ok=True)
     for name in (".gitignore", "setup.cfg", "constraints.txt"):
         shutil.copy(ROOT / name, root)
+    write_lines(root / "kernels" / "tiny-kernel" / "kernel.yaml", "title: Tiny kernel", "mode: predict", EXPERIMENT)
+    write_lines(root / "kernels" / "tiny-kernel" / "notebook.md", "A kernel.")
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "all of it")
@@ -45,9 +50,19 @@ def first(template, tmp_path_factory):
     (root / "pipelines" / "new_module.py").write_text("ANSWER = 42\n")
     run_podium(root, COMMAND)
     run_podium(root, ["submit", "smoke/mt5_adafactor"])
+    run_podium(root, ["kernel", "build", "tiny-kernel"], {"KAGGLE_USERNAME": "alice"})
+    enter_kernel(Workspace(root))
     git(root, "add", "ledger")
     git(root, "commit", "--quiet", "--message", "a submission")
     return Workspace(root)
+
+
+def enter_kernel(workspace):
+    """As if the kernel's output, the very file of the run, had been submitted on Kaggle."""
+    (run,) = list_runs(workspace.runs)
+    (entry,) = load_submissions(run)
+    kernel = describe_kernel(workspace.build / "kernels" / "tiny-kernel" / "MANIFEST.json", version=2)
+    enter_submission(workspace, run, entry | {"host": "kaggle", "ref": 77}, kernel=kernel)
 
 
 @pytest.fixture
@@ -74,6 +89,7 @@ def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
         f"  data       3 files equal in {second.data / 'place-names'}",
         "  libraries  equal, and so is the kind of processor",
         "  weights    2 files equal",
+        "  submission equal",
         f"equal: the submission of {REF}, byte for byte",
     ]
     assert is_equal
@@ -84,6 +100,16 @@ def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
     assert (tmp_path / "kept" / "pipelines" / "new_module.py").is_file()
     assert not second.runs.exists(), "the clone that asks is left alone"
     assert record["diff"]["secrets_removed"] == 0
+
+
+def test_the_kernel_of_a_submission_is_built_again(first, second):
+    screen = Console(file=io.StringIO(), width=200)
+    assert reproduce(second, "kaggle:77", weights=[first.runs], console=screen)
+    assert screen.file.getvalue().splitlines()[-3:] == [
+        "  submission equal",
+        "  kernel     equal: alice/tiny-kernel version 2, notebook and datasets",
+        "equal: the submission of kaggle:77, byte for byte",
+    ]
 
 
 def test_other_bytes_with_another_library(first, second):
@@ -148,9 +174,10 @@ def test_what_is_not_to_be_had(first, second, tmp_path):
 
 def test_training_again_gives_the_same_weights(first):
     is_equal, said = outcome(first, retrain=True)
-    assert said[-3:] == [
+    assert said[-4:] == [
         f"  training   podium {' '.join(COMMAND)}",
         "  weights    2 files equal",
+        "  submission equal",
         f"equal: the submission of {REF}, byte for byte",
     ]
     assert is_equal
