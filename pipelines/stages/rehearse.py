@@ -283,11 +283,12 @@ def describe_difference(written: Path, local: Path) -> Difference:
 
 
 def _score_gap(written: Path, local: Path) -> float:
-    """The largest difference between two models' scores of what they wrote for a row."""
-    scores = [pd.read_parquet(path.with_name("test_predictions.parquet")) for path in (written, local)]
-    if not all("score" in frame for frame in scores) or len(scores[0]) != len(scores[1]) or scores[0].empty:
+    """The largest difference between two models' numbers for a row: probabilities, or the score of what it wrote."""
+    ours, theirs = (pd.read_parquet(path.with_name("test_predictions.parquet")) for path in (local, written))
+    names = [name for name in ours.select_dtypes("number") if name in theirs]
+    if not names or len(ours) != len(theirs) or ours.empty:
         return 0.0
-    return float((scores[0]["score"] - scores[1]["score"]).abs().max())
+    return float((ours[names] - theirs[names]).abs().to_numpy().max())
 
 
 # -- the report ------------------------------------------------------------------------------------------------------
