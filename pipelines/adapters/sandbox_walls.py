@@ -8,6 +8,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,10 +59,17 @@ def _permitted() -> tuple[str, ...] | None:
     if shutil.which("unshare") is None:
         return None
     for options in ((), ("--user", "--map-root-user")):
-        with tempfile.TemporaryDirectory() as folder:
-            probe = f"mount -t tmpfs tmpfs {shlex.quote(folder)} && mount -t proc proc {shlex.quote(folder)}"
-            command = ["unshare", *options, *NAMESPACES, "/bin/sh", "-c", probe]
-            if subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0:
+        with tempfile.TemporaryDirectory(prefix="podium-probe-") as name:
+            folders = [Path(name) / part for part in ("input", "working", "src")]
+            for folder in folders:
+                folder.mkdir()
+            given, working, source = folders
+            walls = _namespaces(
+                Place(Path(name), {"datasets/a/b": given}, working, source, Path(sys.executable)), options
+            )
+            # The whole of it, for what a system refuses may be any one of the mounts.
+            command = [*walls.command, sys.executable, "-I", "-c", "pass"]
+            if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0:
                 return options
     return None
 
@@ -78,7 +86,7 @@ def _namespaces(place: Place, options: Sequence[str]) -> Walls:
     lines += _bind(root, place.source, Path("/kaggle/src"), is_writable=True)
     # The inputs' parents are on the new root itself: from here on nothing but /tmp, working and src takes a file.
     lines += [f"mkdir -p {_in(root, '/kaggle/input')} {_in(root, '/tmp')}", f"mount -t tmpfs tmpfs {_in(root, '/tmp')}"]
-    lines += [f"mount -o remount,ro {_in(root, '/')}"]
+    lines += [f"mount -o remount,bind,ro {_in(root, '/')}"]
     enter = 'cd /kaggle/working && exec "$@"'
     lines += [f'exec chroot {_in(root, "/")} /bin/sh -c {shlex.quote(enter)} sh "$@"']
     script = "\n".join(["set -e", "PATH=$PATH:/usr/sbin:/sbin", *lines])
