@@ -38,6 +38,7 @@ def test_the_house_as_it_stands_keeps_its_contracts(copy):
         ("pipelines/engine/prediction.py", "import mlflow", "What runs inside a kernel"),
         ("pipelines/competitions/competition.py", "def late():\n    import kaggle", "What runs inside a kernel"),
         ("components/training/seeding.py", "import pipelines.cli", "One-way street"),
+        ("pipelines/adapters/kernel_session.py", "import pipelines.adapters.tracking", "What runs inside a kernel"),
         ("pipelines/engine/scoring.py", "import pipelines.adapters.local_host", "What runs inside a kernel"),
         ("pipelines/stages/predict.py", "import pipelines.stages.train", "Stages know nothing of each other"),
         ("pipelines/engine/observer.py", "import omegaconf", "Only pipelines.config"),

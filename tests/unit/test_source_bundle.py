@@ -21,6 +21,16 @@ def test_the_same_files_make_the_same_zip_whatever_their_order():
     assert lzma.decompress(compress(packed)) == packed
 
 
+def test_kaggles_folder_is_named_in_the_notebook_alone():
+    """And where it is imitated, and as the default of a component's argument."""
+    named = {name for name, content in collect_source().items() if b'"/kaggle' in content}
+    assert named == {
+        "components/models/pretrained.py",
+        "pipelines/adapters/kernel_notebook.py",
+        "pipelines/adapters/sandbox_walls.py",
+    }
+
+
 def test_what_travels_is_every_module_of_both_packages():
     files = collect_source()
     assert {name.split("/")[0] for name in files} == {"components", "pipelines"}
