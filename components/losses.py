@@ -74,6 +74,42 @@ def mean_squared_error(logits: Tensor, labels: Tensor, *, label_smoothing: float
     return F.mse_loss(widened, labels.to(widened.dtype))
 
 
+def contrastive(left: Tensor, right: Tensor, *, temperature: float) -> Tensor:
+    """Symmetric InfoNCE in nats: each vector shall find its partner among all of the other side's (arXiv:1807.03748).
+
+    Args:
+        left, right: (B, D) unit vectors, row by row of one pair; the other rows of the batch are the wrong answers.
+        temperature: what similarities are divided by; the lower, the more the nearest wrong answer alone counts.
+    """
+    assert left.shape == right.shape, f"{tuple(left.shape)} vectors for {tuple(right.shape)} partners"
+    logits = _widened(left) @ _widened(right).T / temperature  # (B, B)
+    partners = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, partners) + F.cross_entropy(logits.T, partners)) / 2
+
+
+def similarity_distillation(
+    vectors: Tensor, teacher: Tensor, *, temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Cross-entropy in nats between how a teacher and how a student spread each text's likeness over the other texts.
+
+    Only similarities are compared, so that widths may differ and no projection is needed (after arXiv:2101.04731,
+    equation 5, whose queue of other texts is the batch here). Its least value is the teacher's entropy, not 0.
+
+    Args:
+        vectors, teacher: (B, D) and (B, T), unit vectors of the same texts; a batch of one text teaches nothing.
+        temperature, teacher_temperature: what each one's similarities are divided by.
+    """
+    assert len(vectors) == len(teacher), f"{len(vectors)} vectors but {len(teacher)} of the teacher"
+    if len(vectors) < 2:
+        return vectors.sum() * 0.0
+    own = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    wide, wanted = _widened(vectors), _widened(teacher)
+    # Not minus infinity: 0 times it is not a number
+    logits = (wide @ wide.T / temperature).masked_fill(own, -1e9)
+    shares = (wanted @ wanted.T / teacher_temperature).masked_fill(own, -1e9).softmax(-1)
+    return F.cross_entropy(logits, shares)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "binary": cross_entropy,
     "multiclass": cross_entropy,

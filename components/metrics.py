@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from components.text_metrics import character_error_rate, chrf, exact_match, phoneme_error_rate, word_accuracy
+from components.text_metrics import (
+    character_error_rate,
+    chrf,
+    exact_match,
+    phoneme_error_rate,
+    reciprocal_rank,
+    word_accuracy,
+)
 
 # Kaggle's: far enough from 0 and 1 that a certain but wrong prediction costs 34.5 and not infinity.
 LOG_LOSS_CLIP = 1e-15
@@ -207,6 +214,8 @@ METRICS: dict[str, Metric] = {
         Metric("cer", character_error_rate, False, "texts"),
         Metric("per", phoneme_error_rate, False, "texts"),
         Metric("chrf", chrf, True, "texts"),
+        Metric("mrr_at_10", partial(reciprocal_rank, depth=10), True, "texts"),
+        Metric("recall_at_1", partial(reciprocal_rank, depth=1), True, "texts"),
     )
 }
 """Every metric by its name. Names keep to what MLflow accepts, hence map_at_3 and not map@3."""

@@ -25,6 +25,18 @@ def word_accuracy(targets: Sequence[str | Sequence[str]], predictions: Sequence[
     return hits / len(pairs)
 
 
+def reciprocal_rank(targets: Sequence[str | Sequence[str]], predictions: Sequence[str], *, depth: int) -> float:
+    """Mean of 1 / rank of the first right answer among those a prediction lists, best first, between whitespace.
+
+    What stands at no rank up to `depth` counts 0.
+    """
+    total = 0.0
+    for references, prediction in (pairs := list(_pairs(targets, predictions))):
+        ranked = prediction.split()[:depth]
+        total += next((1 / rank for rank, answer in enumerate(ranked, 1) if answer in references), 0.0)
+    return total / len(pairs)
+
+
 def character_error_rate(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> float:
     """Edits needed to turn all predictions into their nearest references, per reference character; may exceed 1."""
     return _error_rate(targets, predictions, tuple)

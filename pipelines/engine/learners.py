@@ -25,6 +25,12 @@ def _create_image_learner(experiment: Experiment, competition: Competition, run:
     return ImageLearner(experiment, competition, run)
 
 
+def _create_sentence_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.sentence_learner import SentenceLearner
+
+    return SentenceLearner(experiment, competition, run)
+
+
 def _create_table_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
     from pipelines.engine.table_learner import TableLearner
 
@@ -34,5 +40,6 @@ def _create_table_learner(experiment: Experiment, competition: Competition, run:
 _LEARNERS: dict[str, Callable[[Experiment, Competition, RunDirectory], Learner]] = {
     "text": _create_text_learner,
     "images": _create_image_learner,
+    "articles": _create_sentence_learner,
     "table": _create_table_learner,
 }

@@ -20,6 +20,8 @@ RUN_PREFIX = "run:"
 RUNTIMES = ("onnx", "torch")
 # English news says in its first 160 tokens what it is about, and twice as many would take twice the time.
 MAX_LENGTH = 160
+LENGTH_FILE = "sentence_bert_config.json"
+"""Where sentence-transformers says how long a text may be."""
 
 CheckpointFinder = Callable[[], Path]
 
@@ -56,7 +58,8 @@ def open_sentence_encoder(
         if runtime == "torch":
             from components.search.torch_encoder import TorchEncoder
 
-            return TorchEncoder(find_checkpoint(workspace, name), name=name, max_length=MAX_LENGTH)
+            checkpoint = find_checkpoint(workspace, name)
+            return TorchEncoder(checkpoint, name=name, max_length=_max_length(checkpoint))
         return OnnxEncoder(_obtain_export(workspace, name, fingerprint), num_threads=num_threads)
     except ValueError as error:
         raise PodiumError(f"encoder {name}: {error}") from error
@@ -86,6 +89,13 @@ def _obtain_export(workspace: Workspace, name: str, fingerprint: str | None) -> 
     # Loaded late: whoever only serves an export needs no onnx.
     from components.search.onnx_export import export_encoder, fingerprint_checkpoint
 
-    if exported is None or exported != fingerprint_checkpoint(checkpoint, max_length=MAX_LENGTH):
-        export_encoder(checkpoint, folder, name=name, max_length=MAX_LENGTH)
+    max_length = _max_length(checkpoint)
+    if exported is None or exported != fingerprint_checkpoint(checkpoint, max_length=max_length):
+        export_encoder(checkpoint, folder, name=name, max_length=max_length)
     return folder
+
+
+def _max_length(checkpoint: Path) -> int:
+    """Tokens a text is cut to: what the checkpoint was trained for, if that is less than MAX_LENGTH."""
+    file = checkpoint / LENGTH_FILE
+    return min(MAX_LENGTH, int(read_json(file)["max_seq_length"])) if file.is_file() else MAX_LENGTH

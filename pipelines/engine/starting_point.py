@@ -6,6 +6,7 @@ The weights are linked rather than copied where the disk allows it: a checkpoint
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from components.data.vocabulary import load_vocabulary
@@ -24,11 +25,14 @@ def own_weights(run: RunDirectory) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def take_over(checkpoint: str, run: RunDirectory) -> dict[str, object]:
+def take_over(
+    checkpoint: str, run: RunDirectory, *, read_vocabulary: Callable[[Path], object] = load_vocabulary
+) -> dict[str, object]:
     """Link the weights that `checkpoint` means into `run`, copy their vocabulary, and say what they are for run.json.
 
     `checkpoint` is "run:" and an experiment (its newest finished run) or a run's id, with "/fold1" behind it for
-    another fold than the first. Raises PodiumError where there is no such run, fold or text model.
+    another fold than the first. Raises PodiumError where there is no such run, fold or text model, and whatever
+    `read_vocabulary` does for the vocabulary of another kind of model.
     """
     name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
     record = _find(run.path.parents[1], name)
@@ -39,10 +43,10 @@ def take_over(checkpoint: str, run: RunDirectory) -> dict[str, object]:
         raise PodiumError(f"{checkpoint}: {source.path} has no finished {chosen}; it has {', '.join(checkpoints)}")
     folder = checkpoints[chosen]
     if not (folder / "config.json").is_file():
-        raise PodiumError(f"{checkpoint}: {folder} holds no text model; name a run of a T5")
+        raise PodiumError(f"{checkpoint}: {folder} holds no text model; name a run of one")
     vocabulary = source.path / "vocabulary"
     shutil.copytree(vocabulary, run.path / "vocabulary", dirs_exist_ok=True)
-    load_vocabulary(run.path / "vocabulary")
+    read_vocabulary(run.path / "vocabulary")
     shutil.copytree(folder, run.path / WEIGHTS, copy_function=link_or_copy)
     return {
         "init_from": {

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from pipelines.competitions.plain_pickle import read_plain_pickle
 from pipelines.corpora import chinese_news, lee
 from pipelines.corpora.corpus import CORPORA, load_corpus
-from pipelines.corpora.plain_pickle import read_plain_pickle
 from pipelines.errors import PodiumError
 
 

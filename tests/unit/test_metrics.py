@@ -25,6 +25,7 @@ def test_table_is_whole_and_says_which_way_is_better():
     assert list(METRICS) == [
         "accuracy", "macro_f1", "f1", "f2", "f1_fitted", "f2_fitted", "auc", "log_loss", "map_at_3", "map_at_5",
         "rmse", "mae", "qwk", "exact_match", "word_accuracy", "cer", "per", "chrf",
+        "mrr_at_10", "recall_at_1",
     ]  # fmt: skip
     assert {name for name, metric in METRICS.items() if not metric.greater_is_better} == {
         "log_loss", "rmse", "mae", "cer", "per",

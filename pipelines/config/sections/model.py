@@ -142,6 +142,57 @@ class XCiT(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SentenceBert(Section):
+    """A BERT of any size with random weights that turns texts into unit vectors; its vocabulary is built."""
+
+    name: ClassVar[str] = "sentence_bert"
+
+    hidden_size: int = 96
+    """Width of a token, and of the vectors."""
+    num_layers: int = 4
+    """Layers of attention and feed-forward."""
+    num_heads: int = 1
+    """Attention heads of every layer; the fewer, the less time goes into softmax."""
+    intermediate_size: int = 96
+    """Hidden width of the feed-forward layers."""
+    max_positions: int = 160
+    """Tokens of the longest text that can ever be read."""
+    dropout: float = 0.0
+    """Share of activations dropped while training."""
+    temperature: float = 0.05
+    """What similarities are divided by in the loss; the lower, the more the nearest wrong answer counts."""
+    teacher_temperature: float = 0.05
+    """With data.teacher: what the teacher's similarities are divided by."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")
+        share(self, "dropout")
+        above(self, 0, "temperature", "teacher_temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceBertPretrained(Section):
+    """The encoder of another run, with its vocabulary, to be trained further."""
+
+    name: ClassVar[str] = "sentence_bert_pretrained"
+
+    checkpoint: str
+    """run:EXPERIMENT, or run: and a run's id, to go on from."""
+    dropout: float = 0.0
+    """Share of activations dropped while training."""
+    temperature: float = 0.05
+    """What similarities are divided by in the loss; the lower, the more the nearest wrong answer counts."""
+    teacher_temperature: float = 0.05
+    """With data.teacher: what the teacher's similarities are divided by."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint.startswith(RUN_PREFIX):
+            raise ValueError(f"checkpoint: {self.checkpoint!r} is no run of this project; needs run:EXPERIMENT")
+        share(self, "dropout")
+        above(self, 0, "temperature", "teacher_temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LinearBaseline(Section):
     """A model of scikit-learn on n-grams and numbers, fitted in seconds: the row that every other model should beat."""
 

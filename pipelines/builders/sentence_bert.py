@@ -1,0 +1,57 @@
+"""Sentence encoders from an experiment's fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.builders.context import ModelContext
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_sentence_bert(
+    context: ModelContext,
+    *,
+    hidden_size: int,
+    num_layers: int,
+    num_heads: int,
+    intermediate_size: int,
+    max_positions: int,
+    dropout: float,
+    temperature: float,
+    teacher_temperature: float,
+) -> nn.Module:
+    """With random weights."""
+    from components.models.bert import BertArchitecture, BertEncoder
+    from components.models.sentence_model import SentenceModel
+
+    assert context.vocab_size is not None
+    encoder = BertEncoder(
+        BertArchitecture(
+            vocab_size=context.vocab_size,
+            hidden_size=hidden_size,
+            embedding_size=hidden_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=intermediate_size,
+            max_positions=max_positions,
+            dropout=dropout,
+            attention_dropout=dropout,
+        )
+    )
+    encoder.initialise()
+    return SentenceModel(encoder, temperature=temperature, teacher_temperature=teacher_temperature)
+
+
+def build_sentence_bert_pretrained(
+    context: ModelContext, *, checkpoint: str, dropout: float, temperature: float, teacher_temperature: float
+) -> nn.Module:
+    """From the weights that the run took over."""
+    from components.models.bert import BertEncoder, load_encoder
+    from components.models.sentence_model import SentenceModel
+
+    assert context.weights is not None, f"{checkpoint} was not taken over"
+    encoder = load_encoder(context.weights, dropout=dropout, attention_dropout=dropout)
+    assert isinstance(encoder, BertEncoder)
+    return SentenceModel(encoder, temperature=temperature, teacher_temperature=teacher_temperature)
