@@ -3,11 +3,13 @@
     .venv/bin/python benchmarks/activation_plans.py [--quick] [--model bert|t5|xcit] [--tokens 512] [--lengths 128 512]
 
 BERT-base with random weights, SDPA, hidden dropout 0.1, attention dropout 0, so that the fast attention kernel is part
-of the baseline and not counted as a plan: 100 % is this model without one. All plans take turns within each round, so
-that a busy machine slows all; times are medians over the rounds. "saved" is what a forward pass leaves behind, its
-result included; "peak" the most that forward and backward hold beyond weights and their gradients. On CPU both are
-exact to the byte, on CUDA rounded to 512 bytes. The gradient of BERT's word embeddings, 89 MiB until it is added to
-what is there, is a floor under every peak. The rows every_n are transformers' `every_n_layers`.
+of the baseline and not counted as a plan: 100 % is our encoder without one. All plans take turns within each round, so
+that a busy machine slows all; times are medians over the rounds of the time of one processor thread (on CUDA, of the
+clock), which a busy machine changes less. "saved" is what a forward pass leaves behind, its result included; "hooks"
+what saved-tensor hooks see, which count no checkpoint's input; "peak" the most that forward and backward hold beyond
+weights and their gradients. On CPU they are exact to the byte, on CUDA rounded to 512 bytes. The gradient of BERT's
+word embeddings, 89 MiB until it is added to what is there, is a floor under every peak. The rows every_n are
+transformers' BertModel with its `every_n_layers`; "with embeddings" treats them as a layer of their own (rebuild_all).
 """
 
 import argparse
@@ -22,30 +24,39 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from components.models.bert import BertArchitecture, BertEncoder
 from components.models.t5 import T5Architecture, create_t5
 from components.training.activation_checkpointing import apply_plan
 from components.training.activation_memory import peak_bytes, saved_bytes
 from components.training.activation_plans import parse_plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WITH_EMBEDDINGS = " with embeddings"
 PLANS = (
     "none",
     "rebuild",
-    "rebuild/2",
-    "recompute rebuild*11",
-    "recompute*2 rebuild*10",
-    "save_matmuls",
+    "rebuild_attention",
+    "rebuild_wide*1 rebuild_attention*11",
+    "rebuild_wide*2 rebuild*10",
+    "rebuild_wide*10 rebuild*2",
     "rebuild_wide",
-    "rebuild_wide*8 rebuild_linear*4",
-    "rebuild_linear",
+    "save_matmuls",
     "save_attention",
+    "rebuild_sums",
+    "rebuild_sums" + WITH_EMBEDDINGS,
+    "rebuild_sums rebuild_all rebuild_sums*5 rebuild_all rebuild_sums*4" + WITH_EMBEDDINGS,
     "recompute",
-    "recompute*11 keep",
-    "recompute/2",
-    "segments",
-    "segments/2",
 )
-QUICK = ("none", "rebuild", "rebuild_wide", "rebuild_linear", "save_matmuls", "recompute", "recompute/2", "segments")
+QUICK = (
+    "none",
+    "rebuild",
+    "rebuild_attention",
+    "rebuild_wide",
+    "rebuild_sums",
+    "save_matmuls",
+    "recompute",
+    "segments",
+)
 ON_CUDA = ("offload", "recompute_offload")
 MIB = 2**20
 
@@ -56,7 +67,9 @@ class Row:
 
     name: str
     enter: Callable[[], ExitStack]
+    forward: Callable[[], Tensor]
     saved: int = 0
+    hooks: int = 0
     peak: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -72,36 +85,46 @@ class Subject:
 
     def rows(self, plans: tuple[str, ...]) -> list[Row]:
         fitting = [plan for plan in plans if self.fits(plan)]
-        return [Row(plan, lambda plan=plan: self.applied(plan)) for plan in fitting]
+        return [Row(plan, lambda plan=plan: self.applied(plan), self.forward) for plan in fitting]
 
     def fits(self, plan: str) -> bool:
         try:
-            _ = [parse_plan(plan).pieces(len(stack)) for stack in self.stacks]
+            _ = [parse_plan(plan.removesuffix(WITH_EMBEDDINGS)).pieces(len(stack)) for stack in self.stacks]
         except ValueError:
             return False
-        return True
+        return hasattr(self.model, "embeddings") or WITH_EMBEDDINGS not in plan
 
     def applied(self, plan: str) -> ExitStack:
         handles = ExitStack()
+        if plan.endswith(WITH_EMBEDDINGS):
+            handles.enter_context(apply_plan([self.model.embeddings], parse_plan("rebuild_all")))
         for stack in self.stacks:
-            handles.enter_context(apply_plan(stack, parse_plan(plan)))
+            handles.enter_context(apply_plan(stack, parse_plan(plan.removesuffix(WITH_EMBEDDINGS))))
         return handles
 
 
 def build_bert(batch: int, length: int, num_layers: int) -> Subject:
+    torch.manual_seed(0)
+    model = BertEncoder(BertArchitecture(num_layers=num_layers, attention_dropout=0.0)).to(DEVICE).train()
+    input_ids = torch.randint(1, 30522, (batch, length), device=DEVICE)
+    title = f"BERT-base, {num_layers} layers, {batch} x {length} tokens, {DEVICE}"
+    return Subject(title, model, [model.layer], lambda: model(input_ids).hidden.square().mean())
+
+
+def build_their_bert(batch: int, length: int, num_layers: int) -> Subject:
     torch.manual_seed(0)
     config = BertConfig(
         attention_probs_dropout_prob=0.0, attn_implementation="sdpa", num_hidden_layers=num_layers, use_cache=False
     )
     model = BertModel(config, add_pooling_layer=False).to(DEVICE).train()
     input_ids = torch.randint(1, config.vocab_size, (batch, length), device=DEVICE)
-    title = f"BERT-base, {num_layers} layers, {batch} x {length} tokens, {DEVICE}"
-    return Subject(title, model, [model.encoder.layer], lambda: model(input_ids).last_hidden_state.square().mean())
+    return Subject("transformers", model, [], lambda: model(input_ids).last_hidden_state.square().mean())
 
 
-def build_t5(batch: int, length: int) -> Subject:
+def build_t5(tokens: int, length: int = 64) -> Subject:
     """The shapes of t5-v1.1-small with 8,000 pieces."""
     torch.manual_seed(0)
+    batch = max(1, tokens // length)
     model = create_t5(T5Architecture(8000, 512, 64, 1024, 8, 8, 6, dropout=0.1), head="seq2seq").to(DEVICE).train()
     assert isinstance(model.encoder.block, nn.ModuleList)
     assert isinstance(model.decoder.block, nn.ModuleList)
@@ -112,9 +135,10 @@ def build_t5(batch: int, length: int) -> Subject:
     return Subject(title, model, stacks, lambda: model(input_ids=ids, attention_mask=mask, labels=ids).loss)
 
 
-def build_xcit(batch: int) -> Subject:
+def build_xcit(tokens: int) -> Subject:
     import timm
 
+    batch = max(1, tokens // 256)
     torch.manual_seed(0)
     model = timm.create_model("xcit_small_12_p16_224", drop_path_rate=0.05).to(DEVICE).train()
     images = torch.randn(batch, 3, 224, 224, device=DEVICE)
@@ -138,9 +162,9 @@ def transformers_plan(model: BertModel, every: int) -> Iterator[None]:
         disable()
 
 
-def transformers_rows(model: nn.Module) -> list[Row]:
-    if not isinstance(model, BertModel):
-        return []
+def transformers_rows(subject: Subject) -> list[Row]:
+    model = subject.model
+    assert isinstance(model, BertModel)
     counts = (1, 2, 3, 4) if hasattr(model, "activation_checkpointing_enable") else (1,)
 
     def entering(every: int) -> Callable[[], ExitStack]:
@@ -151,26 +175,46 @@ def transformers_rows(model: nn.Module) -> list[Row]:
 
         return enter
 
-    return [Row(f"transformers every_n={count}", entering(count)) for count in counts]
+    rows = [Row(f"transformers every_n={count}", entering(count), subject.forward) for count in counts]
+    return [Row("transformers none", ExitStack, subject.forward), *rows]
 
 
-def measure(subject: Subject, rows: list[Row], rounds: int) -> None:
-    def step() -> None:
-        subject.forward().backward()
-
+def measure(rows: list[Row], rounds: int) -> None:
     for row in rows:
         with row.enter():
-            step()
-            row.saved, row.peak = saved_bytes(subject.forward), peak_bytes(step)
+            row.forward().backward()
+            row.saved, row.hooks = saved_bytes(row.forward), hooked_bytes(row.forward)
+            row.peak = peak_bytes(lambda row=row: row.forward().backward())
     for _ in range(rounds):
         for row in rows:
             with row.enter():
                 gc.collect()
-                synchronise()
-                start = time.perf_counter()
-                step()
-                synchronise()
-                row.seconds.append(time.perf_counter() - start)
+                row.seconds.append(time_of(lambda row=row: row.forward().backward()))
+
+
+def time_of(step: Callable[[], object]) -> float:
+    synchronise()
+    clock = time.perf_counter if DEVICE == "cuda" else time.process_time
+    start = clock()
+    step()
+    synchronise()
+    return clock() - start
+
+
+def hooked_bytes(forward: Callable[[], Tensor]) -> int:
+    """What saved-tensor hooks see, each storage once, parameters excluded."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and not isinstance(tensor._base, nn.Parameter):
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    del result
+    return sum(storages.values())
 
 
 def synchronise() -> None:
@@ -182,25 +226,25 @@ def print_table(title: str, rows: list[Row]) -> None:
     first = rows[0]
     base = statistics.median(first.seconds)
     print(f"\n{title}: without a plan {base * 1e3:.0f} ms; shares in % of it, times as medians and minima")
-    print(
-        f"{'plan':34s} {'saved MiB':>10s} {'saved %':>8s} {'peak MiB':>9s} {'peak %':>7s} {'time %':>7s} {'min %':>6s}"
-    )
+    print(f"{'plan':84s} {'saved MiB':>9s} {'%':>6s} {'hooks':>7s} {'peak MiB':>9s} {'time %':>7s} {'min %':>6s}")
     for row in sorted(rows, key=lambda row: -row.saved):
         least = min(row.seconds) / min(first.seconds)
         print(
-            f"{row.name:34s} {row.saved / MIB:10.1f} {100 * row.saved / first.saved:8.1f} {row.peak / MIB:9.1f} "
-            f"{100 * row.peak / first.peak:7.1f} {100 * statistics.median(row.seconds) / base:7.1f} {100 * least:6.1f}"
+            f"{row.name:84s} {row.saved / MIB:9.1f} {100 * row.saved / first.saved:6.1f} {row.hooks / MIB:7.1f} "
+            f"{row.peak / MIB:9.1f} {100 * statistics.median(row.seconds) / base:7.1f} {100 * least:6.1f}"
         )
 
 
-def build_subjects(options: argparse.Namespace) -> Iterator[Subject]:
+def build_tables(options: argparse.Namespace, plans: tuple[str, ...]) -> Iterator[tuple[str, list[Row]]]:
     if options.model in ("bert", "all"):
         for length in options.lengths:
-            yield build_bert(max(1, options.tokens // length), length, 4 if options.quick else 12)
-    if options.model in ("t5", "all"):
-        yield build_t5(max(1, options.tokens // 64), 64)
-    if options.model in ("xcit", "all"):
-        yield build_xcit(max(1, options.tokens // 256))
+            sizes = max(1, options.tokens // length), length, 4 if options.quick else 12
+            ours = build_bert(*sizes)
+            yield ours.title, ours.rows(plans) + transformers_rows(build_their_bert(*sizes))
+    others = [build_t5] * (options.model in ("t5", "all")) + [build_xcit] * (options.model in ("xcit", "all"))
+    for build in others:
+        subject = build(options.tokens)
+        yield subject.title, subject.rows(plans)
 
 
 def main() -> None:
@@ -212,11 +256,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 7)
-    for subject in build_subjects(options):
-        plans = (QUICK if options.quick else PLANS) + (ON_CUDA if DEVICE == "cuda" else ())
-        rows = subject.rows(plans) + transformers_rows(subject.model)
-        measure(subject, rows, rounds)
-        print_table(subject.title, rows)
+    if DEVICE == "cpu":
+        torch.set_num_threads(1)
+    plans = (QUICK if options.quick else PLANS) + (ON_CUDA if DEVICE == "cuda" else ())
+    for title, rows in build_tables(options, plans):
+        measure(rows, rounds)
+        print_table(title, rows)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def build_bits(tensor: Tensor) -> Bits | None:
     value = head.max()
     if not bool(((head == 0) | (head == value)).all()) or not bool(value > 0):
         return None
-    is_set = tensor == value
-    return Bits(is_set, value) if torch.equal(is_set * value, tensor) else None
+    bits = Bits(tensor.to(torch.bool), value)
+    return bits if torch.equal(bits.unpack(), tensor) else None
 
 
 def draw_mask(x: Tensor, p: float) -> tuple[Tensor, Bits]:

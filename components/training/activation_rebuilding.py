@@ -16,6 +16,7 @@ Gradients are those without a plan to the bit: the same kernels run on the same 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import Flag, auto
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ CHEAP: frozenset[object] = frozenset(
 # Operations that save nothing of their arguments: of use only where those can be had again
 PASSING: frozenset[object] = frozenset({torch.Tensor.contiguous, torch.Tensor.reshape})
 SUMS: frozenset[object] = frozenset({torch.add, torch.Tensor.add, torch.Tensor.__radd__})
+# Sums or products whose last argument may be a mask of dropout, drawn by the model itself
+MASKING: frozenset[object] = frozenset({torch.addcmul, torch.Tensor.mul})
 BATCH_NORM_ARGUMENTS = 8  # as torch's own modules pass them, by position
 WIDENING = 2  # times as many features out as in; narrowing where it is the other way round
 
@@ -195,6 +198,8 @@ class _Notes(TorchFunctionMode):
             return self.dropout(args[0], *args[1:], **kwargs)  # type: ignore[arg-type]
         if func is functional.scaled_dot_product_attention:
             return self.attention(args, kwargs)
+        if func in MASKING and Again.SUMS in self.again and not kwargs:
+            return self.masked(func, args)
         result = func(*args, **kwargs)
         if func in CHEAP:
             self.note(func, args, kwargs, result)
@@ -262,16 +267,33 @@ class _Notes(TorchFunctionMode):
             self.note(drop_again, (input, bits, 1 / (1 - p)), {}, result, is_dear=source.is_dear)
         return result
 
+    def masked(self, func: Operation, args: tuple[object, ...]) -> object:
+        """Dropout written as a product with a mask, by itself or as part of a sum."""
+        mask = args[-1]
+        has_bits = isinstance(mask, Tensor) and not mask.requires_grad and mask.is_floating_point()
+        bits = build_bits(mask) if has_bits and self.are_at_hand(args[:-1]) else None  # type: ignore[arg-type]
+        if bits is None:
+            return func(*args)
+        storage = mask.untyped_storage()  # type: ignore[attr-defined]
+        self.masks[storage._cdata] = StorageWeakRef(storage), bits  # type: ignore[no-untyped-call]
+        result = func(*args)
+        self.note(partial(_masked_again, func), (*args[:-1], bits), {}, result)
+        return result
+
     def sum(self, func: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: Tensor) -> None:
-        """Note a sum of what is at hand anyway: given, or to be had again."""
-        terms = [term for term in args if isinstance(term, Tensor)]
-        found = [self.find(term) for term in terms]
-        are_given = (term.untyped_storage()._cdata in self.given for term in terms)
-        is_dear = any(term is not None and term.is_dear for term in found)
-        if is_dear and Again.NARROWING not in self.again:
-            return
-        if all(term is not None or is_given for term, is_given in zip(found, are_given, strict=True)):
+        if self.are_at_hand(args):
             self.note(func, args, kwargs, result)
+
+    def are_at_hand(self, args: Sequence[object]) -> bool:
+        """Whether all tensors are there anyway: given to the layer, weights, or to be had again."""
+        for term in (argument for argument in args if isinstance(argument, Tensor)):
+            found = self.find(term)
+            is_weight = isinstance(term, nn.Parameter) or isinstance(term._base, nn.Parameter)
+            if found is None and not is_weight and term.untyped_storage()._cdata not in self.given:
+                return False
+            if found is not None and found.is_dear and Again.NARROWING not in self.again:
+                return False
+        return True
 
     # -- what is noted -----------------------------------------------------------------------------------------------
 
@@ -328,6 +350,11 @@ class _Notes(TorchFunctionMode):
             return Kept(tensor)
         self.newest_bits = build_bits(tensor)
         return self.newest_bits or Kept(tensor)
+
+
+def _masked_again(func: Operation, *args: Any) -> Tensor:  # noqa: ANN401 - whatever the operation takes
+    result: Tensor = func(*args[:-1], args[-1].unpack())
+    return result
 
 
 def _draws(*args: object, **kwargs: object) -> bool:

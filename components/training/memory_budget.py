@@ -82,7 +82,8 @@ class MemoryPlanner:
     """Chooses the fastest plan for a step of `model` on `batch` within `budget` bytes.
 
     `forward_backward(batch)` runs one micro-step as training does. `also_held` bytes are a moving average's and the
-    like; `has_gradients` says that a step has several micro-steps, and so finds gradients there.
+    like; `has_gradients` says that a step has several micro-steps, and so finds gradients there. `offered` treatments
+    are all that serve on the device, if nothing else is said.
     """
 
     def __init__(
@@ -95,10 +96,13 @@ class MemoryPlanner:
         budget: int,
         also_held: int = 0,
         has_gradients: bool = False,
+        offered: Sequence[Treatment] | None = None,
     ) -> None:
         self.planned, self.optimizer, self.batch, self.budget = planned, optimizer, batch, budget
         self.forward_backward, self.has_gradients = forward_backward, has_gradients
         self.also_held = also_held
+        is_on_cuda = next(planned.model.parameters()).device.type == "cuda"
+        self.offered = offered or (OFFERED_ON_CUDA if is_on_cuda else OFFERED)
         self.costs: StepCosts | None = None
         self.resident = 0
 
@@ -114,13 +118,12 @@ class MemoryPlanner:
     def measure(self) -> None:
         """Find out what treatments cost and what is resident. Trains a few steps: see `lr_finder.undone`."""
         self.planned.remove()
-        is_on_cuda = next(self.planned.model.parameters()).device.type == "cuda"
         self.costs = measure_costs(
             self.planned.model,
             self.planned.stacks,
             self.forward_backward,
             self.batch,
-            OFFERED_ON_CUDA if is_on_cuda else OFFERED,
+            self.offered,
             has_gradients=self.has_gradients,
         )
         self.optimizer.step()
