@@ -149,7 +149,7 @@ def test_batch_norm_sees_each_batch_once(plan):
     assert_equal(outcomes[1], outcomes[0])
 
 
-@pytest.mark.parametrize("plan", ["recompute", "segments", "save_matmuls", "rebuild_linear"])
+@pytest.mark.parametrize("plan", ["recompute", "segments", "save_matmuls", "rebuild_linear", "rebuild_sums"])
 def test_autocast_is_restored(plan, bert):
     model, (stack,), loss = bert
 
@@ -213,7 +213,7 @@ def compiled_step(plan):
     return outcome
 
 
-@pytest.mark.parametrize("plan", ["segments/2", "keep recompute save_matmuls rebuild"])
+@pytest.mark.parametrize("plan", ["segments/2", "keep recompute save_matmuls rebuild_sums"])
 def test_compiled(plan):
     planned, plain = compiled_step(plan), compiled_step("none")
     assert planned.keys() == plain.keys()
