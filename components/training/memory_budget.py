@@ -182,24 +182,32 @@ class MemoryPlanner:
         limit = self.budget
         for _ in range(NUM_CHECKS):
             chosen = self.fastest(limit)
-            measured = self.measured_peak(str(chosen.plan))
-            if measured <= self.budget:
-                break
-            limit -= max(measured - self.budget, limit // 200)
-        else:
-            raise ValueError(
-                f"memory budget {format_bytes(self.budget)}: {chosen.plan} takes {format_bytes(measured)} where "
-                f"{format_bytes(chosen.peak)} were forecast; raise the budget"
-            )
-        return PlanDecision(
-            plan=str(chosen.plan),
-            budget=self.budget,
-            forecast=chosen.peak,
-            measured=measured,
-            resident=self.resident,
-            seconds=chosen.seconds,
-            frontier=self.frontier(),
+            measured = self._tried_peak(str(chosen.plan))
+            if measured is not None and measured <= self.budget:
+                return PlanDecision(
+                    plan=str(chosen.plan),
+                    budget=self.budget,
+                    forecast=chosen.peak,
+                    measured=measured,
+                    resident=self.resident,
+                    seconds=chosen.seconds,
+                    frontier=self.frontier(),
+                )
+            excess = chosen.peak // 10 if measured is None else measured - self.budget
+            limit = min(limit, chosen.peak) - max(excess, 1)
+        taken = "more than there is" if measured is None else format_bytes(measured)
+        raise ValueError(
+            f"memory budget {format_bytes(self.budget)}: {chosen.plan} takes {taken} where {format_bytes(chosen.peak)} "
+            "were forecast; raise the budget, or take a smaller micro-batch"
         )
+
+    def _tried_peak(self, plan: str) -> int | None:
+        """As `measured_peak`; None where the device did not have as much."""
+        try:
+            return self.measured_peak(plan)
+        except torch.OutOfMemoryError:
+            self.planned.model.zero_grad(set_to_none=not self.has_gradients)
+            return None
 
     def _with_resident(self, forecast: PlanForecast) -> PlanForecast:
         return PlanForecast(forecast.plan, forecast.peak + self.resident, forecast.seconds)

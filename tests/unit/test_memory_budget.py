@@ -136,3 +136,21 @@ def test_a_recorded_plan_is_put_to_work_unmeasured():
     reduced = keeper.reduce("keep*4")
     assert planner.forecast(reduced).peak <= 0.9 * planner.forecast("keep*4").peak
     assert keeper.reduce("recompute*4") is None
+
+
+def test_a_plan_that_the_device_refuses_gives_way_to_a_smaller_one(monkeypatch):
+    planner = build_planner()
+    measure, refused = planner.measured_peak, []
+
+    def refuse_once(plan):
+        if not refused:
+            refused.append(plan)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure(plan)
+
+    monkeypatch.setattr(planner, "measured_peak", refuse_once)
+    with undone(planner.planned.model, planner.optimizer), without_collection():
+        planner.measure()
+        planner.budget = planner.forecast("keep*4").peak
+        decision = planner._settle()
+    assert decision.forecast <= 0.9 * planner.forecast(refused[0]).peak + 1
