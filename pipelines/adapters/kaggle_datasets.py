@@ -4,6 +4,7 @@ A version carries the digest of its content in its notes (the first one in the d
 what is there and no file beside this checkout has to.
 """
 
+import contextlib
 import json
 import re
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.kaggle_errors import SITE, KaggleError, Subject, cure_of
-from pipelines.adapters.kaggle_session import KaggleSession, is_terminal
+from pipelines.adapters.kaggle_session import ClientError, KaggleSession, is_terminal
 from pipelines.errors import PodiumError
 
 METADATA = "dataset-metadata.json"
@@ -159,11 +160,10 @@ class KaggleDatasets:
                     body, None, str(shown), self._blob_type, context, quiet=not is_terminal(), dir_mode="skip"
                 )
 
-        self._session.read(Subject("dataset", dataset), upload, is_progress_shown=True)
+        with contextlib.suppress(ClientError):  # up to 2.2.4 a file that did not arrive is left out in silence
+            self._session.read(Subject("dataset", dataset), upload, is_progress_shown=True)
         if len(body.files) != len(names):
-            raise KaggleError(
-                f"{dataset}: {len(names) - len(body.files)} of {len(names)} files did not arrive; push again"
-            )
+            raise KaggleError(f"{dataset}: {len(body.files)} of {len(names)} files arrived; push again")
         for name in names:
             (shown / name).unlink()
         shown.rmdir()

@@ -25,6 +25,10 @@ T = TypeVar("T")
 TIMEOUT = (20.0, 180.0)
 
 
+class ClientError(PodiumError):
+    """The client itself refused: a folder, a name, or an upload that it gave up."""
+
+
 class KaggleSession:
     """Raises `PodiumError` without credentials, or when Kaggle refuses them or cannot be reached."""
 
@@ -80,7 +84,7 @@ class KaggleSession:
             raise explain(error, subject) from None
         except ValueError as error:
             # The client's own checks of a folder or a name.
-            raise PodiumError(f"{subject.name}: {' '.join(str(error).split())}") from None
+            raise ClientError(f"{subject.name}: {' '.join(str(error).split())}") from None
 
 
 class _ImpatientAdapter(HTTPAdapter):

@@ -79,6 +79,45 @@ def podium(run):
     return lambda *arguments: run(sys.executable, "-c", "from pipelines.cli import main; main()", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("home/.kaggle/access_token", "KGAT_hidden"),
+        ("home/.kaggle/access_token.txt", "KGAT_hidden"),
+        ("home/.kaggle/kaggle.json", json.dumps({"username": "alice", "key": "secret-key"})),
+        ("home/.config/kaggle/kaggle.json", json.dumps({"username": "alice", "key": "secret-key"})),
+        ("elsewhere/kaggle.json", json.dumps({"username": "alice", "key": "secret-key"})),
+        (
+            "home/.kaggle/credentials.json",
+            json.dumps(
+                {
+                    "refresh_token": "KGRT_hidden",
+                    "access_token": "KGAT_hidden",
+                    "access_token_expiration": "2999-01-01T00:00:00+00:00",
+                    "username": "alice",
+                }
+            ),
+        ),
+    ],
+)
+def test_credentials_are_found_where_kaggles_client_finds_them(server, tmp_path, place, content):
+    server.valid_tokens["KGAT_hidden"] = "alice"
+    environment = proxy_environment(server, tmp_path / "home")
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"):
+        del environment[name]
+    write_lines(tmp_path / place, content)
+    if place.startswith("elsewhere"):
+        environment["KAGGLE_CONFIG_DIR"] = str(tmp_path / "elsewhere")
+    code = (
+        "from pipelines.adapters.kaggle_client import KaggleClient; client = KaggleClient(); "
+        f"print(client.username, client.rules('{WATSON}').has_entered)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("alice True\n", "")
+
+
 def test_kaggles_own_client_finds_all_it_needs(server, kaggle, workspace, tmp_path):
     dataset = {"alice/tiny-weights": {"model.bin": b"\x07" * 100_000}}
     folder = make_kernel(workspace, CELL, datasets=dataset, competition_sources=[WATSON])

@@ -330,7 +330,7 @@ def test_an_upload_that_breaks_off_is_taken_up_again(server, workspace, run_push
 def test_an_upload_that_is_refused(server, workspace, run_push, error_of):
     make_kernel(workspace, datasets=WEIGHTS)
     server.faults["upload"].append(Stop(0, status=400))
-    assert error_of() == f"{DATASET}: 1 of 1 files did not arrive; push again"
+    assert error_of() == f"{DATASET}: 0 of 1 files arrived; push again"
     assert (server.datasets.datasets, versions(server)) == ({}, 0)
     assert run_push()["version"] == 1
 
