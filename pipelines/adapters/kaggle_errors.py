@@ -110,7 +110,12 @@ SAYINGS = (
         "the hidden test set needs more memory or disk: lower the batch size and rehearse with a larger test set",
     ),
     Saying(
-        r"notebook timeout|time ?limit|timed out|timeout",
+        r"time ?limit|allowed execution",
+        "time limit",
+        "raise time_limit_hours in kernel.yaml (12 at most), or let it do less; a training saves before its limit",
+    ),
+    Saying(
+        r"notebook timeout|timed out|timeout",
         "Notebook Timeout",
         "the hidden test set is larger: fewer folds, a shorter max_length, a smaller beam; see `podium kernel check`",
     ),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,11 +128,11 @@ class PushLog:
 
 
 def last_words(lines: list[LogLine]) -> str:
-    """The last line that says something, without the colours of a traceback."""
-    import re
-
-    texts = [line.strip() for entry in lines for line in entry.text.splitlines() if line.strip()]
-    return re.sub(r"\x1b\[[0-9;]*m", "", texts[-1]) if texts else ""
+    """The last line that names an error, else the last one: after a traceback Kaggle's own tools have their say."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "".join(line.text for line in lines))
+    texts = [text.strip() for text in plain.splitlines() if text.strip()]
+    errors = [text for text in texts if re.match(r"[\w.]*(?:Error|Exception|Interrupt|Exit)\b", text)]
+    return (errors or texts or [""])[-1]
 
 
 def _digest(path: Path) -> str:

@@ -155,9 +155,13 @@ def _wait(
         lines.append(line)
         console.out(line.text, end="", highlight=False)
 
-    state = watch(
-        client.kernels, built.kernel, version, show, retries=client.retries, patience_seconds=patience_seconds
-    )
+    try:
+        state = watch(
+            client.kernels, built.kernel, version, show, retries=client.retries, patience_seconds=patience_seconds
+        )
+    except KeyboardInterrupt:
+        cure = f"go on waiting with: make push K={built.slug}"
+        raise PodiumError(f"{built.kernel}: version {version} runs on without being watched; {cure}") from None
     log.note(version, status=state.status, message=state.message)
     if state.status != "COMPLETE":
         raise _failure(built, version, state, last_words(lines))

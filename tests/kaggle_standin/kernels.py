@@ -79,6 +79,7 @@ class KernelDesk:
     max_seconds: float = 120.0
     max_bytes: int = 8 << 30
     layout: str = "new"
+    environment: dict[str, str] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
 
     def SaveKernel(self, call: Call) -> dict:  # noqa: N802 (the names are Kaggle's)
@@ -293,7 +294,7 @@ class KernelDesk:
             self._mounts(session.body, place / "input", replaced),
             output,
             layout=self.layout,
-            environment={"KAGGLE_KERNEL_RUN_TYPE": "Batch", **environment},
+            environment={"KAGGLE_KERNEL_RUN_TYPE": "Batch", **self.environment, **environment},
             timeout_s=min(wanted, self.max_seconds),
             memory_bytes=self.max_bytes,
         )

@@ -30,6 +30,7 @@ from tiny_competition import install_competition, make_run, write_lines
 
 from pipelines.adapters import kaggle_session
 from pipelines.adapters.kaggle_client import KaggleClient
+from pipelines.adapters.kaggle_kernels import KaggleKernels
 from pipelines.adapters.kaggle_retries import Retries
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import find_run, load_submissions
@@ -423,6 +424,13 @@ def test_a_kernel_that_fails_says_its_last_words(server, workspace, error_of, ru
     assert run_push(again=True)["version"] == 2
 
 
+def test_the_last_words_are_those_of_the_error(server, workspace, error_of):
+    make_kernel(workspace)
+    lines = ("\x1b[0;31mValueError\x1b[0m: no rows", "[NbConvertApp] Converting notebook", "  warn(")
+    server.kernels.scripts[KERNEL] = Script(lines, status="ERROR")
+    assert error_of(wait=True).startswith(f"{KERNEL}: version 1 failed: ValueError: no rows; rehearse it here")
+
+
 @pytest.mark.parametrize(
     ("status", "message", "said"),
     [
@@ -479,6 +487,17 @@ def test_patience_ends_and_is_taken_up_again(server, workspace, run_push, error_
     gate.set()
     assert run_push(wait=True)["status"] == "COMPLETE"
     assert versions(server) == 1
+
+
+def test_ctrl_c_stops_the_waiting_and_not_the_kernel(server, workspace, run_push, error_of, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    make_kernel(workspace)
+    monkeypatch.setattr(KaggleKernels, "status", interrupt)
+    assert error_of(wait=True) == (
+        f"{KERNEL}: version 1 runs on without being watched; go on waiting with: make push K=tiny-kernel"
+    )
 
 
 @pytest.mark.parametrize(
