@@ -26,6 +26,7 @@ def export_encoder(checkpoint: Path, folder: Path, *, name: str, max_length: int
     for needed in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE):
         if not (checkpoint / needed).is_file():
             raise ValueError(f"{checkpoint}: no {needed}; an encoder's folder holds it")
+    _check_pooling(checkpoint)
     config = read_json(checkpoint / CONFIG_FILE)
     with atomic_folder(folder) as partial:
         write_bert(config, load_file(checkpoint / WEIGHTS_FILE), partial / MODEL_FILE)
@@ -37,3 +38,12 @@ def export_encoder(checkpoint: Path, folder: Path, *, name: str, max_length: int
             "fingerprint": fingerprint_checkpoint(checkpoint, max_length=max_length),
         }
         write_json(partial / RECORD_FILE, record)
+
+
+def _check_pooling(checkpoint: Path) -> None:
+    """Raises ValueError where sentence-transformers' file says another pooling than the graph has."""
+    file = checkpoint / "1_Pooling" / "config.json"
+    modes = {name for name, value in read_json(file).items() if value is True} if file.is_file() else set()
+    other = {name for name in modes if name.startswith("pooling_mode_")} - {"pooling_mode_mean_tokens"}
+    if other:
+        raise ValueError(f"{file}: {', '.join(sorted(other))} is not exported; only the mean over tokens is")

@@ -20,6 +20,7 @@ LEAST_STEM = 4
 # How far a passage may be moved to begin with a sentence.
 REACH = 40
 _SENTENCE_END = re.compile(r"[.!?。！？…\n][\"'”’」』)）]*\s*")
+_WORD_REST = re.compile(r"[a-zA-Z0-9]{1,20}\W+")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ def _best_start(weights: NDArray[np.float64], width: int, text: str) -> int:
     # Context on both sides of the matches; it begins with a sentence where one begins near and before the best match.
     start = max(0, (int(matched[0]) + int(matched[-1]) - width) // 2)
     begun = _SENTENCE_END.search(text, start, min(heaviest, start + REACH)) if start else None
-    return begun.end() if begun and begun.end() <= heaviest else start
+    start = begun.end() if begun and begun.end() <= heaviest else start
+    # No passage begins in the middle of a word, except in scripts that have no spaces.
+    cut = _WORD_REST.match(text, start) if start and text[start - 1].isalnum() else None
+    return cut.end() if cut and cut.end() <= heaviest else start
 
 
 def _split(text: str, matching: NDArray[np.bool_]) -> list[Piece]:

@@ -71,6 +71,12 @@ def test_what_is_no_bert_is_not_exported_and_leaves_nothing(checkpoint, tmp_path
     (foreign / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(ValueError, match=r"no tensor encoder\.layer\.2"):
         export_encoder(foreign, tmp_path / "encoder", name="x", max_length=8)
+    (foreign / "1_Pooling").mkdir()
+    (foreign / "1_Pooling/config.json").write_text(
+        '{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}'
+    )
+    with pytest.raises(ValueError, match="pooling_mode_cls_token is not exported"):
+        export_encoder(foreign, tmp_path / "encoder", name="x", max_length=8)
     assert [path.name for path in tmp_path.iterdir()] == ["foreign"]
 
 

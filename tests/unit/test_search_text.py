@@ -80,3 +80,10 @@ def test_the_passage_lies_around_the_rarest_matches_and_begins_with_a_sentence()
     assert len(shown) <= 82
     assert highlighter("zebra").best_passage("short text") == [Piece("short text", False)]
     assert highlighter("zebra").best_passage("") == []
+
+
+def test_a_passage_begins_with_a_whole_word():
+    text = "considerably " * 30 + "strike " + "afterwards " * 30
+    shown = "".join(piece.text for piece in highlighter("strike").best_passage(text, width=60))
+    assert shown.startswith("…considerably ")
+    assert "strike" in shown
