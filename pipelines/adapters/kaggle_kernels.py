@@ -172,6 +172,8 @@ class KaggleKernels:
             if explain(error, Subject("kernel", kernel)).status in (403, 404):
                 return None
             raise
+        if not now.version and is_same_code(now.source, code) and not (before and is_same_code(before.source, code)):
+            raise KaggleError(f"{kernel}: was saved, but Kaggle does not say as which version; look at {_page(kernel)}")
         if now.version <= (before.version if before else 0):
             return None
         if not is_same_code(now.source, code):

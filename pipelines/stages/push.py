@@ -110,7 +110,8 @@ def _pushed_before(client: KaggleClient, built: BuiltKernel, log: PushLog, saved
         return None
     push = log.find(digest=built.digest)
     if push is not None:
-        return push if push["version"] <= saved.version else None
+        is_gone = 0 < saved.version < push["version"]  # the kernel was deleted and begun anew
+        return None if is_gone else push
     if not is_same_code(saved.source, _code(built)) or not _has_sources(built, saved):
         return None
     versions = {}

@@ -241,6 +241,25 @@ def test_a_missing_version_number_is_looked_up_or_a_failure(server, workspace, r
     assert versions(server) == 1
 
 
+def test_a_version_that_kaggle_does_not_number_is_not_saved_twice(server, workspace, run_push, error_of):
+    make_kernel(workspace)
+    unnumbered = Extra({"metadata": {"ref": KERNEL}})
+    server.faults["SaveKernel"].append(Cut(is_done=True))
+    server.faults["GetKernel"] += [None, unnumbered]
+    assert error_of() == f"{KERNEL}: was saved, but Kaggle does not say as which version; look at {PAGE}"
+    assert run_push()["version"] == 1
+    server.faults["GetKernel"].append(unnumbered)
+    assert run_push()["version"] == versions(server) == len(server.called("SaveKernel")) == 1
+
+
+def test_a_kernel_that_was_deleted_is_pushed_anew(server, workspace, run_push):
+    make_kernel(workspace)
+    run_push()
+    run_push(again=True)
+    del server.kernels.sessions[KERNEL][1]
+    assert run_push()["version"] == 2
+
+
 def test_the_session_limit(server, workspace, run_push, error_of):
     gate = threading.Event()
     for slug in ("busy-one", "busy-two"):
