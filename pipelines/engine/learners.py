@@ -31,6 +31,12 @@ def _create_sentence_learner(experiment: Experiment, competition: Competition, r
     return SentenceLearner(experiment, competition, run)
 
 
+def _create_encoder_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.encoder_learner import EncoderLearner
+
+    return EncoderLearner(experiment, competition, run)
+
+
 def _create_table_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
     from pipelines.engine.table_learner import TableLearner
 
@@ -41,5 +47,6 @@ _LEARNERS: dict[str, Callable[[Experiment, Competition, RunDirectory], Learner]]
     "text": _create_text_learner,
     "images": _create_image_learner,
     "articles": _create_sentence_learner,
+    "segments": _create_encoder_learner,
     "table": _create_table_learner,
 }

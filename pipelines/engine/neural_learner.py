@@ -15,12 +15,12 @@ from accelerate.utils import gather_object
 from pandas import DataFrame, concat
 from torch import Tensor, nn
 
-from components.data.batching import count_steps
+from components.data.batching import count_plan_steps, count_steps
 from components.training.activation_checkpointing import apply_plan
 from components.training.activation_plans import parse_plan
 from components.training.checkpoint import forecast_bytes
 from components.training.inference import Batch, predict_logits
-from components.training.loop import LoopSettings, TrainingData, TrainingLoop
+from components.training.loop import LoopSettings, TrainingData, TrainingLoop, plan_epoch
 from components.training.lr_finder import LrCurve, find_lr
 from components.training.resume import Progress
 from components.training.seeding import seed_everything
@@ -86,6 +86,9 @@ class NeuralLearner(ABC):
     def _num_workers(self) -> int:
         return getattr(self.experiment.data, "num_workers", 0)
 
+    def _fit_to_rows(self, model: nn.Module, data: TrainingData) -> None:  # noqa: B027 - most models have nothing to do
+        """What a new model takes over from the rows that it will be trained on."""
+
     @property
     def _num_classes(self) -> int | None:
         return count_classes(self.competition)
@@ -120,8 +123,10 @@ class NeuralLearner(ABC):
         accelerator = Accelerator(cpu=is_on_cpu(section.device), mixed_precision=section.mixed_precision)
         data = self._encode(self._training_rows(job.train), has_labels=True)
         seed_everything(job.seed)
-        model = self._planned_model().to(accelerator.device)
-        settings = self._settings(len(data), job)
+        model = self._planned_model()
+        self._fit_to_rows(model, data)
+        model = model.to(accelerator.device)
+        settings = self._settings(data, job)
         if accelerator.is_main_process:
             self._check_disk(model, settings, job.folder)
         # Every process draws its own dropout, whatever the first one has drawn for the weights.
@@ -159,16 +164,28 @@ class NeuralLearner(ABC):
                 apply_plan(stack, plan)
         return model
 
-    def _settings(self, num_rows: int, job: FoldJob) -> LoopSettings:
+    def _settings(self, data: TrainingData, job: FoldJob) -> LoopSettings:
+        section, num_epochs = self.loop_section, self.loop_section.num_epochs or 1
+        accumulation = section.gradient_accumulation_steps
+        if section.tokens_per_batch is None:
+            counts = [count_steps(len(data), section.batch_size, accumulation, 1)] * num_epochs
+        else:
+            # Every epoch's plan is another, and so may be their number of batches
+            plans = (plan_epoch(data, self._settings_of(1, 1, job), epoch) for epoch in range(num_epochs))
+            counts = [count_plan_steps(plan, accumulation) for plan in plans]
+        return self._settings_of(section.num_steps or sum(counts), section.eval_every_steps or counts[0], job)
+
+    def _settings_of(self, num_steps: int, eval_every_steps: int, job: FoldJob) -> LoopSettings:
         section = self.loop_section
-        per_epoch = count_steps(num_rows, section.batch_size, section.gradient_accumulation_steps, 1)
         return LoopSettings(
-            num_steps=section.num_steps or per_epoch * (section.num_epochs or 1),
+            num_steps=num_steps,
             batch_size=section.batch_size,
+            tokens_per_batch=section.tokens_per_batch,
+            pad_to_multiple_of=section.pad_to_multiple_of,
             gradient_accumulation_steps=section.gradient_accumulation_steps,
             max_grad_norm=section.max_grad_norm,
             ema_decay=section.ema_decay,
-            eval_every_steps=section.eval_every_steps or per_epoch,
+            eval_every_steps=eval_every_steps,
             early_stopping_patience=section.early_stopping_patience,
             greater_is_better=is_greater_better(self.competition),
             num_best_checkpoints=section.num_best_checkpoints,

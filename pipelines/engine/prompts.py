@@ -4,7 +4,9 @@ from pandas import DataFrame
 
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.schema import Experiment
+from pipelines.config.sections.data import Segments
 from pipelines.config.workspace import Workspace
+from pipelines.errors import ConfigError
 
 
 def build_prompts(competition: Competition, frame: DataFrame) -> list[str]:
@@ -17,6 +19,16 @@ def list_texts(competition: Competition, train: DataFrame, test: DataFrame) -> l
     """Everything of a competition that a vocabulary must spell: prompts of train and test, and labels that are text."""
     labels = train["label"].tolist() if competition.task == "text_to_text" else []
     return [*build_prompts(competition, train), *build_prompts(competition, test), *labels]
+
+
+def build_segments(competition: Competition, frame: DataFrame, data: Segments) -> tuple[list[str], list[str] | None]:
+    """The text of each row, and its second segment where `data` names one. Raises ConfigError for no such column."""
+    for name in (data.first_column, data.second_column):
+        if name is not None and name not in competition.input_columns:
+            columns = ", ".join(competition.input_columns)
+            raise ConfigError(f"data: {name} is no input column of {competition.name}; there are {columns}")
+    first = build_prompts(competition, frame) if data.first_column is None else frame[data.first_column].tolist()
+    return first, None if data.second_column is None else frame[data.second_column].tolist()
 
 
 def list_companion_texts(workspace: Workspace, experiment: Experiment) -> list[str]:

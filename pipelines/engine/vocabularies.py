@@ -6,12 +6,11 @@ from pathlib import Path
 from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from components.data.vocabulary_trimming import KEPT_IDS_FILE, read_kept_ids, trim_vocabulary
 from components.models.pretrained import resolve_checkpoint
+from pipelines.builders.checkpoints import PACKAGE_PREFIX
 from pipelines.competitions.embedded import find_package
 from pipelines.config.sections.data import Text
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained
 from pipelines.errors import ConfigError
-
-PACKAGE_PREFIX = "package:"
 
 
 def obtain_vocabulary(

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from tiny_images import write_leaves
 
-from pipelines.competitions import cmudict_g2p, fashion_mnist, mnist_digits, place_names
+from pipelines.competitions import (
+    bbc_headlines,
+    bbc_news,
+    bbc_pairs,
+    cmudict_g2p,
+    fashion_mnist,
+    mnist_digits,
+    place_names,
+)
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.embedded import find_package, write_tables
 from pipelines.config.workspace import Workspace
@@ -37,6 +45,11 @@ def template(tmp_path_factory):
     # Digits stand in for clothes, which no package of pip's carries
     tables = fashion_mnist.build_tables(images[::20], digits[::20], images[7::100], digits[7::100])
     write_tables(tables, folders(workspace, fashion_mnist.COMPETITION), source=source)
+    package, source = find_package(bbc_news.PACKAGE)
+    articles = bbc_news.read_articles(package)
+    few = articles[:: len(articles) // MINIATURE]
+    for module in (bbc_headlines, bbc_pairs):
+        write_tables(module.build_tables(few, num_test=40), folders(workspace, module.COMPETITION), source=source)
     return workspace.root
 
 

@@ -1,17 +1,15 @@
 """A run killed with SIGKILL at any moment, then resumed, ends in the bytes of one that was left alone."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from podium_processes import killed_podium, only_run, podium, products
 
 from components.training.history import read_history
 
 pytestmark = pytest.mark.processes
 
-TESTS = Path(__file__).parents[1]
-PODIUM = Path(sys.executable).with_name("podium")
 TORCHRUN = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc-per-node=2", "--no-python"]
 OVERRIDES = [
     "tracking.name=none",
@@ -32,35 +30,6 @@ MOMENTS = {
     "between folds": ("pipelines.engine.training_run:_split", 2),
     "after the last step": ("pipelines.engine.training_run:_predict_oof", 2),
 }
-
-
-def podium(root, *arguments, launcher=(), check=True):
-    result = subprocess.run(
-        [*launcher, PODIUM, "--root", root, *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert not check or result.returncode == 0, result.stderr
-    return result
-
-
-def killed_podium(root, moment, *arguments, launcher=()):
-    driver = [sys.executable, TESTS / "self_killing_podium.py", moment[0], str(moment[1])]
-    result = subprocess.run(
-        [*launcher, *driver, "--root", root, *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode != 0
-    return result
-
-
-def only_run(workspace):
-    (record,) = workspace.runs.glob("*/*/run.json")
-    return record.parent
-
-
-def products(run):
-    """Every file that a run is for; times and machine facts stand in run.json alone."""
-    names = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
-    kept = [name for name in names if name.name not in ("run.json", "uncommitted.diff") and "figures" not in name.parts]
-    return {str(name): (run / name).read_bytes() for name in sorted(kept)}
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from components.data.batching import count_steps, plan_batches, plan_inference_batches, shard_batch
+from components.data.batching import count_steps, plan_batches, plan_inference_batches, plan_token_batches, shard_batch
 
 LENGTHS = np.random.default_rng(0).integers(1, 60, size=1003).tolist()
 
@@ -87,3 +87,28 @@ def test_windows_are_as_long_as_asked():
     whole = plan_batches(LENGTHS, 16, seed=0, epoch=0, bucket_batches=len(plain))
     spans = sorted((min(LENGTHS[row] for row in batch), max(LENGTHS[row] for row in batch)) for batch in whole)
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+@pytest.mark.parametrize("tokens", [64, 256, 1000])
+@pytest.mark.parametrize("bucket_batches", [0, 3, 50])
+def test_a_token_budget_bounds_every_batch_and_loses_no_row(tokens, bucket_batches):
+    arguments = {"max_batch_size": 16, "seed": 5, "bucket_batches": bucket_batches}
+    plan = plan_token_batches(LENGTHS, tokens, epoch=1, **arguments)
+    assert sorted(row for batch in plan for row in batch) == list(range(1003))
+    assert all(len(batch) * max(LENGTHS[row] for row in batch) <= tokens for batch in plan)
+    assert max(map(len, plan)) == min(16, max(map(len, plan)))
+    assert plan == plan_token_batches(LENGTHS, tokens, epoch=1, **arguments)
+    assert plan != plan_token_batches(LENGTHS, tokens, epoch=2, **arguments)
+
+
+@pytest.mark.parametrize("lengths", [[], [7], [7, 500, 7]])
+def test_a_token_budget_on_tiny_data_and_on_rows_above_it_ends(lengths):
+    plan = plan_token_batches(lengths, 20, max_batch_size=16, seed=0, epoch=0)
+    assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
+    assert [set(batch) for batch in plan if len(batch) > 1] == ([{0, 2}] if len(lengths) == 3 else [])
+
+
+def test_a_wide_budget_is_the_plan_by_examples():
+    kinds = {"seed": 3, "epoch": 2, "bucket_batches": 4}
+    by_tokens = plan_token_batches(LENGTHS, 10**9, max_batch_size=16, **kinds)
+    assert sorted(map(sorted, by_tokens)) == sorted(map(sorted, plan_batches(LENGTHS, 16, **kinds)))

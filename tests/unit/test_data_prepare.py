@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipelines.competitions import cmudict_g2p, place_names
+from pipelines.competitions import bbc_headlines, bbc_news, bbc_pairs, cmudict_g2p, place_names
 from pipelines.competitions.competition import PreparationFolders, load_competition
 from pipelines.competitions.embedded import (
     MANIFEST,
@@ -41,15 +41,21 @@ def cmudict_entries():
     return cmudict_g2p.collect_entries(lines[::150])
 
 
+def bbc_articles():
+    return bbc_news.read_articles(find_package(bbc_news.PACKAGE)[0])[::6]
+
+
 @pytest.fixture(scope="module")
 def slices():
     return {
         "place_names": place_names.build_tables(place_name_entries()),
         "cmudict_g2p": cmudict_g2p.build_tables(cmudict_entries(), num_test_words=80),
+        "bbc_headlines": bbc_headlines.build_tables(bbc_articles(), num_test=100),
+        "bbc_pairs": bbc_pairs.build_tables(bbc_articles(), num_test=100),
     }
 
 
-@pytest.fixture(params=["place_names", "cmudict_g2p"])
+@pytest.fixture(params=["place_names", "cmudict_g2p", "bbc_headlines", "bbc_pairs"])
 def prepared(request, slices, tmp_path):
     """A competition and a workspace that holds a slice of it."""
     competition = load_competition(request.param)
@@ -74,6 +80,8 @@ def test_exactly_these_files_are_written(prepared):
     baselines = {
         "place_names": {"copy", "nearest_neighbour"},
         "cmudict_g2p": {"per_letter", "nearest_neighbour", "letters_in_context"},
+        "bbc_headlines": {"commonest", "tfidf_svc", "frozen_encoder"},
+        "bbc_pairs": {"constant", "tfidf_cosine"},
     }[competition.name]
     assert files_below(folders.local_host) == {
         MANIFEST, "solution.csv", *(f"baselines/{name}.csv" for name in baselines)
@@ -93,8 +101,11 @@ def test_columns_are_kaggles_and_answers_are_not_where_competitors_look(prepared
     solution = pd.read_csv(folders.local_host / "solution.csv", dtype=str, keep_default_na=False)
     assert list(solution) == ["id", *filter(None, [competition.metric_group]), label, "usage"]
     assert read["test.csv"]["id"].tolist() == solution["id"].tolist() == read["sample_submission.csv"]["id"].tolist()
-    agreeing = (read["sample_submission.csv"][label] == solution[label]).mean()
-    assert agreeing < 0.02  # a word that is said AH may be among the test words
+    if competition.task == "text_to_text":
+        agreeing = (read["sample_submission.csv"][label] == solution[label]).mean()
+        assert agreeing < 0.02  # a word that is said AH may be among the test words
+    else:
+        assert read["sample_submission.csv"][label].nunique() == 1
     assert 0.15 < (solution["usage"] == "public").mean() < 0.45
     assert set(solution["usage"]) == {"public", "private"}
 
@@ -133,6 +144,11 @@ def test_baselines_score_as_they_should_even_on_a_slice(prepared):
     if competition.name == "place_names":
         assert scores["copy"]["exact_match"] == 0.0
         assert scores["nearest_neighbour"]["cer"] < scores["copy"]["cer"]
+    elif competition.name == "bbc_headlines":
+        assert scores["commonest"]["accuracy"] < scores["tfidf_svc"]["accuracy"] < scores["frozen_encoder"]["accuracy"]
+    elif competition.name == "bbc_pairs":
+        assert scores["constant"]["auc"] == 0.5
+        assert scores["tfidf_cosine"]["auc"] > 0.9
     else:
         assert scores["letters_in_context"]["per"] < scores["per_letter"]["per"] < 0.6
         assert scores["letters_in_context"]["per"] < scores["nearest_neighbour"]["per"]
@@ -142,6 +158,8 @@ def test_building_twice_gives_the_same_bytes_whatever_the_order_of_the_entries(s
     again = {
         "place_names": place_names.build_tables(dict(reversed(place_name_entries().items()))),
         "cmudict_g2p": cmudict_g2p.build_tables(dict(reversed(cmudict_entries().items())), num_test_words=80),
+        "bbc_headlines": bbc_headlines.build_tables(bbc_articles()[::-1], num_test=100),
+        "bbc_pairs": bbc_pairs.build_tables(bbc_articles()[::-1], num_test=100),
     }
     for name, tables in again.items():
         for turn, written in enumerate((slices[name], tables)):
@@ -151,7 +169,7 @@ def test_building_twice_gives_the_same_bytes_whatever_the_order_of_the_entries(s
         {file: file_digest(tmp_path / turn / file) for file in files_below(tmp_path / turn)} for turn in "01"
     )
     assert first == second
-    assert len(first) == 2 * (len(DATA_FILES) + 2) + 5
+    assert len(first) == 4 * (len(DATA_FILES) + 2) + 10
     assert b"\r" not in (tmp_path / "0" / "place_names" / "train.csv").read_bytes()
 
 
@@ -274,7 +292,7 @@ def test_the_list_says_what_is_here_and_how_to_get_the_rest(prepared, capsys):
     competition, workspace = prepared
     list_competitions(workspace)
     states = {line.split("  ")[0]: line.split("  ", 3)[3] for line in capsys.readouterr().out.splitlines()}
-    other = {"place_names": "cmudict_g2p", "cmudict_g2p": "place_names"}[competition.name]
+    other = "cmudict_g2p" if competition.name == "place_names" else "place_names"
     assert states[competition.name] == "ready"
     assert states[other] == f"podium data prepare {other}"
     assert states["contradictory_my_dear_watson"] == "podium data download contradictory-my-dear-watson"
@@ -309,6 +327,26 @@ def test_several_translations_train_on_the_first_and_count_all():
     assert set(tables.train["translation"]) == {"перший"}
     assert set(tables.solution["translation"]) == {"перший | другий"}
     assert len(tables.train) + len(tables.test) == 60
+
+
+def test_news_items_are_counted_and_split_as_the_page_says():
+    articles = bbc_news.read_articles(find_package(bbc_news.PACKAGE)[0])
+    assert len(articles) == 2092
+    assert {article.topic for article in articles} == set(bbc_news.TOPICS)
+    train, test = bbc_news.split_articles(articles, bbc_news.NUM_TEST_ARTICLES)
+    assert (len(train), len(test)) == (1492, 600)
+    assert not {article.headline for article in train} & {article.headline for article in test}
+    assert len({article.id for article in articles}) == 2092
+
+
+def test_every_headline_and_every_lead_is_in_one_true_and_one_false_pair_of_its_topic():
+    articles = bbc_articles()
+    pairs = bbc_pairs.pair_articles(articles)
+    true, false = ([pair for pair in pairs if (pair[0] is pair[1]) == own] for own in (True, False))
+    assert len(true) == len(false) == len(articles)
+    for side in (0, 1):
+        assert {pair[side].id for pair in true} == {pair[side].id for pair in false} == {a.id for a in articles}
+    assert all(own.topic == other.topic and own.headline != other.headline for own, other in false)
 
 
 def test_cmudict_entries_have_no_stress_no_variants_of_the_head_and_no_comments():

@@ -68,6 +68,33 @@ def _check_vocabulary(data: Text) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segments(Section):
+    """One text or two as ids of the checkpoint's own tokenizer."""
+
+    name: ClassVar[str] = "segments"
+
+    max_length: int = 128
+    """Tokens of a text or a pair, the closing and parting ones included; of a pair the longer text is cut first."""
+    first_column: str | None = None
+    """An input column as the text; null takes the competition's prompt."""
+    second_column: str | None = None
+    """Another one as the second segment of a pair; null for single texts."""
+    max_train_rows: int | None = None
+    """Train on so many rows, drawn once with the experiment's seed; null takes all."""
+    max_valid_rows: int | None = None
+    """Score so many validation rows during training; null takes all, and the final OOF always does."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 4, "max_length")
+        at_least(self, 1, "max_train_rows", "max_valid_rows")
+        if self.second_column is not None and self.first_column in (None, self.second_column):
+            raise ValueError(
+                f"second_column: {self.second_column} with first_column: {shown(self.first_column)}; needs another "
+                "column there"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table(Section):
     """The input columns as they are, for models that make their own features."""
 

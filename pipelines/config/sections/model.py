@@ -11,6 +11,8 @@ HEADS = ("seq2seq", "classifier")
 FEED_FORWARDS = ("relu", "gated-gelu")
 ESTIMATORS = ("auto", "linear", "boosting")
 XCIT_SIZES = ("patch_size", "embed_dim", "depth", "cls_attn_layers", "num_heads", "eta")
+POOLINGS = ("mean", "cls", "max", "attention", "pooler")
+FROZEN = ("none", "embeddings", "encoder")
 
 RUN_PREFIX = "run:"
 """What a checkpoint begins with that is a run's, by the experiment or the run's id."""
@@ -190,6 +192,41 @@ class SentenceBertPretrained(Section):
             raise ValueError(f"checkpoint: {self.checkpoint!r} is no run of this project; needs run:EXPERIMENT")
         share(self, "dropout")
         above(self, 0, "temperature", "teacher_temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bert(Section):
+    """A published BERT-like encoder with a head for classes, labels or a value, over one text or a pair."""
+
+    name: ClassVar[str] = "bert"
+
+    checkpoint: str
+    """A hub name, a folder, kaggle:owner/slug for an attached Kaggle dataset, or package:NAME/FOLDER when installed."""
+    pooling: str = "mean"
+    """One vector of a text's tokens: mean, max, cls (the first), attention (learned weights), pooler (published)."""
+    dropout: float | None = None
+    """Share of activations dropped while training; null keeps the checkpoint's own."""
+    attention_dropout: float | None = None
+    """Share of attention weights dropped while training; null keeps the checkpoint's own."""
+    head_dropout: float = 0.1
+    """Share of the pooled vector dropped before the head."""
+    num_dropout_samples: int = 1
+    """Dropout masks on the pooled vector whose losses are averaged; they cost next to nothing."""
+    reinitialise_layers: int = 0
+    """Draw so many of the last layers anew: they know the pre-training's task best."""
+    freeze: str = "none"
+    """none; embeddings: keep the word embeddings as published; encoder: train the head alone."""
+    train_used_embeddings: bool = True
+    """Train only the word embeddings that occur in the training rows; others have no gradient and only cost time."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint.strip():
+            raise ValueError("checkpoint: empty; needs a hub name, a folder, kaggle:owner/slug or package:NAME/FOLDER")
+        one_of(self, "pooling", POOLINGS)
+        one_of(self, "freeze", FROZEN)
+        share(self, "dropout", "attention_dropout", "head_dropout")
+        at_least(self, 1, "num_dropout_samples")
+        at_least(self, 0, "reinitialise_layers")
 
 
 @dataclass(frozen=True, kw_only=True)

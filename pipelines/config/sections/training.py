@@ -24,6 +24,8 @@ class Loop(Section):
     """Passes over the training rows; give this or num_steps."""
     batch_size: int = 32
     """Examples of one micro-step, over all processes together."""
+    tokens_per_batch: int | None = None
+    """Most tokens of one micro-step, padding included: long texts make smaller batches; null counts examples alone."""
     eval_batch_size: int = 128
     """Examples of one batch of validation and prediction, over all processes together."""
     gradient_accumulation_steps: int = 1
@@ -57,7 +59,7 @@ class Loop(Section):
     bucket_batches: int = 50
     """Batches are cut from windows of so many batches sorted by length, which saves padding; 0 sorts nothing."""
     pad_to_multiple_of: int = 1
-    """Round padded lengths up to a multiple of this; 8 suits a GPU's matrix units."""
+    """Round padded lengths above 64 up to a multiple of this; 8 suits a GPU's matrix units."""
     num_threads: int = 0
     """CPU threads of torch; 0 leaves torch's own number."""
     device: str = "auto"
@@ -69,7 +71,7 @@ class Loop(Section):
             raise ValueError(f"{given}; needs a number for exactly one of them and null for the other")
         at_least(self, 1, "num_steps", "num_epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps")
         at_least(self, 1, "eval_every_steps", "early_stopping_patience", "num_best_checkpoints")
-        at_least(self, 1, "checkpoint_every_steps", "log_every_steps", "pad_to_multiple_of")
+        at_least(self, 1, "checkpoint_every_steps", "log_every_steps", "pad_to_multiple_of", "tokens_per_batch")
         at_least(self, 0, "bucket_batches", "num_threads", "z_loss")
         above(self, 0, "max_grad_norm", "ema_decay")
         share(self, "label_smoothing", "ema_decay")
