@@ -18,7 +18,7 @@ def classify_by_words(texts: Sequence[str], classes: Sequence[str], asked: Seque
 def classify_by_vectors(vectors: np.ndarray, classes: Sequence[str], asked: np.ndarray) -> list[str]:
     """The class of each asked vector (M, D) by a logistic regression over (N, D)."""
     # Unit vectors of a few hundred numbers bear little regularisation
-    regression = LogisticRegression(C=10.0, max_iter=2000).fit(vectors.astype(np.float64), list(classes))
+    regression = LogisticRegression(C=3.0, max_iter=2000).fit(vectors.astype(np.float64), list(classes))
     return [str(name) for name in regression.predict(asked.astype(np.float64))]
 
 
