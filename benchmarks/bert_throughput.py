@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/bert_throughput.py [--threads 1] [--rounds 3] [--texts headlines]
 
-The same weights (a BertForSequenceClassification over the packaged six-layer encoder, which both read from one folder),
-the same texts, from strings to logits, in turns; the logits must agree to 1e-5. The pipeline is tried with batches of 1,
-8, 32 and 64 and takes its tokenizer's padding and its own order; ours sorts by length.
+The same weights (a BertForSequenceClassification over the packaged six-layer encoder, which both read from one
+folder), the same texts, from strings to logits, in turns; the logits must agree to 1e-5. The pipeline is tried with
+batches of 1, 8, 32 and 64 and takes its tokenizer's padding and its own order; ours sorts by length.
 """
 
 import argparse

@@ -159,10 +159,7 @@ class TrainingLoop:
         settings, accelerator = self.settings, self.accelerator
         if isinstance(self.data, ChangingData):
             self.data.begin_epoch(0)
-        keys = self.data.padding_keys()
-        plan = plan_batches(
-            keys, settings.batch_size, seed=settings.seed, epoch=0, bucket_batches=settings.bucket_batches
-        )
+        keys, plan = self.data.padding_keys(), plan_epoch(self.data, settings, 0)
         rows = max(plan, key=lambda batch: len(batch) * max(keys[row] for row in batch))
         share = shard_batch(rows, accelerator.process_index, accelerator.num_processes) or rows[:1]
         batch = self.collate([self.data[row] for row in share])
