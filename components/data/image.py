@@ -66,12 +66,12 @@ class LabelledImages:
         self.resize = build_resize(img_size)
         self.transform = None if augmentation is None else build_item_transform(augmentation, img_size)
         self.draws: np.ndarray | None = None
-        self.draws_in = augmentation is not None
+        self.is_changed = augmentation is not None
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the numbers that all rows are changed by in this epoch."""
-        if self.draws_in:
+        if self.is_changed:
             generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
             self.draws = generator.random((len(self), NUM_DRAWS))
 

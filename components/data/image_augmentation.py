@@ -4,6 +4,7 @@ Nothing here draws for itself. Every image comes with `NUM_DRAWS` numbers from [
 it follows from them, so that neither worker processes nor a resume change a pixel. `pixels` are uint8 or float tensors.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def erase(pixels: Tensor, draws: Tensor, chance: float) -> Tensor:
     if chance == 0.0:
         return pixels
     height, width = pixels.shape[2:]
-    low, high = (torch.tensor(ERASED_ASPECT).log() + 0.0).tolist()
+    low, high = map(math.log, ERASED_ASPECT)
     area = (ERASED_AREA[0] + draws[:, AREA] * (ERASED_AREA[1] - ERASED_AREA[0])) * height * width
     aspect = (low + draws[:, ASPECT] * (high - low)).exp()
     tall = (area * aspect).sqrt().round().clamp(1, height)

@@ -42,9 +42,16 @@ def open_images(references: Sequence[str], *, in_chans: int, converts_grey: bool
         files = {reference.rpartition(ROW_MARK)[0] for reference in references}
         if len(files) > 1:
             raise ValueError(f"images lie in {len(files)} array files, {', '.join(sorted(files))}; join them in one")
-        rows = [int(reference.rpartition(ROW_MARK)[2]) for reference in references]
+        rows = [_row_of(reference) for reference in references]
         return ArrayImages(_open_array(Path(files.pop()), in_chans), rows)
     return ImageFiles(references, in_chans=in_chans, converts_grey=converts_grey, size_hint=size_hint)
+
+
+def _row_of(reference: str) -> int:
+    text = reference.rpartition(ROW_MARK)[2]
+    if not text.isdecimal():
+        raise ValueError(f"{reference}: {text!r} is no row of an array; the column of images needs whole numbers")
+    return int(text)
 
 
 def _open_array(path: Path, in_chans: int) -> NDArray[np.uint8]:
@@ -74,6 +81,11 @@ class ArrayImages:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether the array is long enough for each row."""
+        return (self.rows >= 0) & (self.rows < len(self.array))
 
     def read(self, row: int) -> Tensor:
         """A copy, as the file's own memory must not be written to."""

@@ -40,8 +40,11 @@ def inspect_images(
                 cache[row] = found
             yield found[None]
 
-    statistics = measure_pixels(_chunks(source) if isinstance(source, ArrayImages) else sound())
-    return Inspection(problems, statistics)
+    if isinstance(source, ArrayImages):
+        # Pixels of an array cannot be torn one by one; it can be too short
+        problems = {row: str(_read_one(source, img_size, row)[1]) for row in np.flatnonzero(~source.held).tolist()}
+        return Inspection(problems, measure_pixels(_chunks(source)))
+    return Inspection(problems, measure_pixels(sound()))
 
 
 def measure_pixels(batches: Iterable[NDArray[np.uint8]]) -> PixelStatistics | None:
@@ -61,8 +64,9 @@ def measure_pixels(batches: Iterable[NDArray[np.uint8]]) -> PixelStatistics | No
 
 
 def _chunks(source: ArrayImages) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(source), CHUNK):
-        yield source.array[source.rows[start : start + CHUNK]]
+    rows = source.rows[source.held]
+    for start in range(0, len(rows), CHUNK):
+        yield source.array[rows[start : start + CHUNK]]
 
 
 def _read_all(source: ImageSource, img_size: int, num_threads: int) -> Iterator[Found]:

@@ -46,7 +46,7 @@ SMALL_BYTES = 16_000
 # What a run's record says in a kernel: nothing of when, where and on which machine.
 RECORD_KEYS = (
     "run", "experiment", "competition", "status", "seed", "mode", "commit", "dirty", "source_sha256", "data_sha256",
-    "folds_sha256", "num_train_rows", "vocabulary", "versions",
+    "folds_sha256", "num_train_rows", "vocabulary", "images", "versions",
 )  # fmt: skip
 
 

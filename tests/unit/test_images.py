@@ -145,6 +145,14 @@ def test_problems_are_found_and_the_rest_is_cached(tmp_path):
     assert found.statistics.mean == pytest.approx((pixels[3:] / 255.0).mean((0, 1, 2)), abs=1e-12)
 
 
+def test_an_array_that_is_too_short_is_found_out(tmp_path):
+    places = array_places(tmp_path, make_pixels(3))
+    found = inspect_images(opened([*places, f"{tmp_path / 'images.npy'}#3"]), img_size=28, num_threads=1)
+    assert found.problems == {3: "image 3 of an array of 3: missing"}
+    with pytest.raises(ValueError, match=r"images.npy#x: 'x' is no row of an array"):
+        opened([f"{tmp_path / 'images.npy'}#x"])
+
+
 def test_nothing_to_measure_is_none_and_one_colour_is_left_as_it_is():
     assert measure_pixels([]) is None
     assert measure_pixels([np.full((2, 1, 3, 3), 9, np.uint8)]).std == (1 / 255,)
