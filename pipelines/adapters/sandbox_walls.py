@@ -90,7 +90,9 @@ def _namespaces(place: Place, options: Sequence[str]) -> Walls:
     enter = 'cd /kaggle/working && exec "$@"'
     lines += [f'exec chroot {_in(root, "/")} /bin/sh -c {shlex.quote(enter)} sh "$@"']
     script = "\n".join(["set -e", "PATH=$PATH:/usr/sbin:/sbin", *lines])
-    command = ["unshare", *options, *NAMESPACES, "/bin/sh", "-c", script, "sh"]
+    # Whoever is killed while a kernel runs takes it along.
+    leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    command = [*leash, "unshare", *options, *NAMESPACES, "/bin/sh", "-c", script, "sh"]
     return Walls(command, Path("/kaggle"), Path("/"))
 
 
