@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCH_SIZE = 32
+# The files of an exported encoder, beside its tokenizer.
+MODEL_FILE, RECORD_FILE = "model.onnx", "encoder.json"
 
 
 class SentenceEncoder(Protocol):

