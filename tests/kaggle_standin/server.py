@@ -56,7 +56,7 @@ class KaggleStandIn:
         self._server.server_close()
         self._thread.join()
         for thread in self.kernels.threads:
-            thread.join(30)
+            thread.join(300)
         self._folder.cleanup()
 
     @property
