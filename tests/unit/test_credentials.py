@@ -41,7 +41,7 @@ def test_secrets_are_known_by_their_shape(text, expected, kind):
         json.dumps({"submission_sha256": "a" * 64, "commit": "b" * 40}),
         "tokenizer = load_vocabulary('vocabulary/spiece.model')",
         'password = os.environ["PASSWORD"]',
-        "sqlite:////work/mlflow.db and http://127.0.0.1:5000/#/experiments/1",
+        "sqlite:////home/alice/mlflow.db and http://127.0.0.1:5000/#/experiments/1",
     ],
 )
 def test_digests_paths_and_names_are_no_secrets(text):
