@@ -25,10 +25,13 @@ from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
 from components.training.ema import WeightAverage
 from components.training.history import History
+from components.training.host_memory import give_back_memory
 from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window
 from components.training.resume import Progress, TrainingState
 
 Batch = dict[str, Tensor]
+
+GIVE_BACK_EVERY_STEPS = 20
 
 
 class TrainingData(Protocol):
@@ -266,6 +269,8 @@ class TrainingLoop:
             self._log()
         if is_evaluated:
             self._evaluate()
+        if is_evaluated or _is_due(step, GIVE_BACK_EVERY_STEPS):
+            give_back_memory()
         stops = self._should_stop()
         if is_evaluated or stops or _is_due(step, settings.checkpoint_every_steps):
             self._save_resume_point()

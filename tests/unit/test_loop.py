@@ -1,5 +1,6 @@
 """The training loop: exact resume from any point, exact means over micro-batches, what is kept and what is pruned."""
 
+import gc
 import math
 from dataclasses import replace
 
@@ -134,6 +135,35 @@ def test_the_average_is_what_is_scored_and_kept(tmp_path):
     saved = torch.load(tmp_path / "checkpoints/step-00000023/weights.pt", weights_only=True)
     assert all(torch.equal(saved[name], seen[0][name]) for name in saved)
     assert not torch.equal(saved["layers.0.weight"], model.layers[0].weight)
+
+
+class Census(Watcher):
+    """Counts the tensors that are alive whenever the loop logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts, self.graphs = [], []
+
+    def on_log(self, step, metrics):
+        gc.collect()
+        tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, nn.Parameter)]
+        self.counts.append(len(tensors))
+        self.graphs.append(sum(tensor.grad_fn is not None for tensor in tensors))
+
+
+def test_nothing_of_a_step_is_alive_after_it(tmp_path):
+    census = Census()
+    train(tmp_path, replace(SETTINGS, eval_every_steps=None, gradient_accumulation_steps=1), watcher=census)
+    assert census.counts == [census.counts[0]] * 23
+    assert census.graphs == [census.graphs[0]] * 23
+
+
+def test_free_memory_goes_back_every_twenty_steps_and_after_evaluations(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("components.training.loop.give_back_memory", lambda: calls.append(watcher.num_steps + 1))
+    watcher = Watcher()
+    train(tmp_path, replace(SETTINGS, eval_every_steps=15), watcher=watcher)
+    assert calls == [15, 20, 23]
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
