@@ -1,6 +1,7 @@
 """Memory and time of one training step under each activation-checkpointing plan, beside transformers' own.
 
     .venv/bin/python benchmarks/activation_plans.py [--quick] [--model bert|t5|xcit] [--tokens 512] [--lengths 128 512]
+        [--rounds 7] [--plans "rebuild*12" ...] [--json plans.json]
 
 BERT-base with random weights, SDPA, hidden dropout 0.1, attention dropout 0, so that the fast attention kernel is part
 of the baseline and not counted as a plan: 100 % is our encoder without one. All plans take turns within each round, so
@@ -14,11 +15,13 @@ transformers' BertModel with its `every_n_layers`; "with embeddings" treats them
 
 import argparse
 import gc
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +41,14 @@ PLANS = (
     "rebuild_attention",
     "rebuild_wide*1 rebuild_attention*11",
     "rebuild_wide*2 rebuild*10",
-    "rebuild_wide*10 rebuild*2",
+    "rebuild_wide*10 rebuild_attention*2",
     "rebuild_wide",
     "save_matmuls",
     "save_attention",
     "rebuild_sums",
     "rebuild_sums" + WITH_EMBEDDINGS,
-    "rebuild_sums rebuild_all rebuild_sums*5 rebuild_all rebuild_sums*4" + WITH_EMBEDDINGS,
+    "rebuild_sums rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 rebuild_all "
+    "rebuild_sums" + WITH_EMBEDDINGS,
     "recompute",
 )
 QUICK = (
@@ -254,14 +258,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16384 if DEVICE == "cuda" else 512, help="of a batch")
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--json", type=Path, help="where to write the tables for docs/draw_memory_frontier.py")
+    parser.add_argument("--plans", nargs="+", help="these in place of the list, beside none")
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 7)
     if DEVICE == "cpu":
         torch.set_num_threads(1)
     plans = (QUICK if options.quick else PLANS) + (ON_CUDA if DEVICE == "cuda" else ())
+    if options.plans:
+        plans = ("none", *options.plans)
+    tables = {}
     for title, rows in build_tables(options, plans):
         measure(rows, rounds)
         print_table(title, rows)
+        tables[title] = [
+            {"plan": row.name, "saved": row.saved, "peak": row.peak, "seconds": statistics.median(row.seconds)}
+            for row in rows
+        ]
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(tables, indent=1))
 
 
 if __name__ == "__main__":

@@ -91,20 +91,23 @@ def load_bert(
     num_dropout_samples: int = 1,
     reinitialise_layers: int = 0,
     label_smoothing: float = 0.0,
+    replace_head: bool = False,
     local_files_only: bool = False,
 ) -> TextClassifier:
     """A classifier in float32 from any encoder's folder, Kaggle input or hub name.
 
     The head of a classifier's checkpoint is kept (`num_outputs`, `pooling` and `loss` may then be left out); any other
-    checkpoint gets a fresh one. `pooling` is one of POOLINGS, mean if nothing else is said. Raises ValueError for a
-    head of another form, and as `load_encoder` does.
+    checkpoint gets a fresh one. `pooling` is one of POOLINGS, mean if nothing else is said. With `replace_head` a head
+    of another form is replaced by a fresh one, too. Raises ValueError for one otherwise, and as `load_encoder` does.
     """
     folder = resolve_checkpoint(folder_or_name, local_files_only=local_files_only)
     encoder, left = _load_encoder(folder, dropout, attention_dropout)
     saved = _saved_head(read_config(folder), left)
     for name, wanted in (("num_outputs", num_outputs), ("pooling", pooling)):
         if saved and wanted not in (None, saved[name]):
-            raise ValueError(f"{name}: {wanted}, but {folder} holds a head of {name} {saved[name]}")
+            if not replace_head:
+                raise ValueError(f"{name}: {wanted}, but {folder} holds a head of {name} {saved[name]}")
+            saved = {}
     outputs, pooled = saved.get("num_outputs", num_outputs), saved.get("pooling", pooling or "mean")
     if outputs is None:
         raise ValueError(f"num_outputs: {folder} holds no head; say how many outputs a fresh one has")

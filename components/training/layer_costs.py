@@ -7,9 +7,9 @@ the rows, so two sizes give those of a whole batch. Layers of one stack are take
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor, nn
@@ -91,9 +91,20 @@ def measure_costs(
 
 
 def _extrapolate(small: Bytes, large: Bytes, num_small: int, num_rows: int) -> Bytes:
-    """Both were measured on `num_small` and, at most, twice as many rows."""
+    """Both were measured on `num_small` and, at most, twice as many rows.
+
+    A layer's backward pass is measured in parts, "backward 3/1": with few rows its worst moment is when it has made all
+    its gradients, which do not grow with rows, with many rows another.
+    """
     factor = (num_rows - num_small) / num_small if num_rows > num_small else 0.0
-    return {name: value + (large[name] - value) * factor for name, value in small.items()}
+    whole: Bytes = {}
+    for name, value in small.items():
+        phase, _, kind = name.rpartition(" ")
+        merged = f"{phase.partition('/')[0]} {kind}"
+        grown = value + (large[name] - value) * factor
+        if merged == name or kind == "peak":
+            whole[merged] = max(grown, whole.get(merged, grown))
+    return whole
 
 
 class _Watch:
@@ -111,6 +122,26 @@ class _Watch:
     def later(self, index: int) -> int:
         """Bytes of the gradients that are made before the backward pass of a layer by those behind it."""
         return sum(self.gradients[index + 1 :])
+
+    @contextmanager
+    def marking_gradients(self, mark: Mark) -> Iterator[None]:
+        """Within the block `mark` is called with `backward i/k` when layer i has made its k-th gradient."""
+
+        def marker(index: int) -> Callable[[Tensor], None]:
+            numbers = count(1)
+            return lambda _: mark(f"backward {index}/{next(numbers)}")
+
+        handles = []
+        for index, layer in enumerate(self.layers):
+            note = marker(index)
+            for weight in layer.parameters():
+                if weight.requires_grad:
+                    handles.append(weight.register_post_accumulate_grad_hook(note))  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def marking(self, mark: Mark) -> Iterator[None]:
@@ -156,8 +187,8 @@ class _Watch:
         storage, num_bytes = self.inputs[index]
         self.freed[index] = num_bytes if storage.expired() else 0  # type: ignore[no-untyped-call]
 
-    def run(self, batch: Batch, mark: Mark) -> None:
-        with self.marking(mark):
+    def run(self, batch: Batch, mark: Mark, *, has_parts: bool = False) -> None:
+        with self.marking(mark), self.marking_gradients(mark) if has_parts else nullcontext():
             self.step(batch)
         mark("finish")
 
@@ -168,7 +199,7 @@ class _Watch:
     def bytes(self, batch: Batch, probe: Sequence[Treatment]) -> Bytes:
         with applied_treatments(self.stacks, probe):
             self.forget_gradients()
-            phases = measure_phases(lambda mark: self.run(batch, mark))
+            phases = measure_phases(lambda mark: self.run(batch, mark, has_parts=True))
         values = {f"{phase.name} held": float(phase.held) for phase in phases}
         values |= {f"{phase.name} peak": float(phase.peak) for phase in phases}
         # While a layer's result is looked at, its caller still holds its input

@@ -39,6 +39,8 @@ def build_bert(
         num_dropout_samples=num_dropout_samples,
         reinitialise_layers=reinitialise_layers,
         label_smoothing=context.label_smoothing,
+        # Another run's head stays where this task's has the same form
+        replace_head=context.weights is not None,
     )
     if freeze == "embeddings":
         freeze_embeddings(model)

@@ -19,6 +19,7 @@ from pipelines.config.sections.model import (
     T5FromScratch,
     T5Pretrained,
     XCiT,
+    starts_from_run,
 )
 from pipelines.config.sections.optimizer import Adafactor, AdamW
 from pipelines.config.sections.schedule import Constant, Cosine, InverseSqrt, Linear
@@ -151,7 +152,7 @@ def _check_data(experiment: Experiment) -> None:
 
 def _check_trimming(experiment: Experiment) -> None:
     model, data = experiment.model, experiment.data
-    if isinstance(data, Text) and isinstance(model, T5Pretrained) and model.starts_from_run and data.trim_vocabulary:
+    if isinstance(model, T5Pretrained) and isinstance(data, Text) and starts_from_run(model) and data.trim_vocabulary:
         raise ValueError(
             f"data.trim_vocabulary: true with model.checkpoint: {model.checkpoint}, whose vocabulary is that run's; "
             "needs false here, and data.trim_for in the first stage"

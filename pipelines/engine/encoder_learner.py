@@ -19,11 +19,12 @@ from pipelines.builders.checkpoints import find_checkpoint
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Segments
-from pipelines.config.sections.model import Bert
+from pipelines.config.sections.model import Bert, SentenceBert, SentenceBertPretrained, starts_from_run
 from pipelines.engine.neural_learner import NeuralLearner
 from pipelines.engine.prompts import build_segments
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import encode_labels
+from pipelines.engine.starting_point import own_weights, take_over
 from pipelines.errors import ConfigError
 
 
@@ -39,10 +40,13 @@ class EncoderLearner(NeuralLearner):
         self.vocabulary_folder = run.path / "vocabulary"
 
     def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
-        """Copy the checkpoint's tokenizer, so that the run needs nothing else to predict."""
+        """Copy the checkpoint's tokenizer, so that the run needs nothing else to predict; take over a run's weights."""
         if self._num_classes is None:
             name = self.competition.name
             raise ConfigError(f"model.name: 'bert' does not suit {name}, a text_to_text task; needs a T5")
+        if starts_from_run(self.model_section):
+            kinds = (Bert.name, SentenceBert.name, SentenceBertPretrained.name)
+            return take_over(self.model_section.checkpoint, self.run, kinds=kinds, read_vocabulary=load_tokenizer)
         try:
             tokenizer = load_tokenizer(find_checkpoint(self.model_section.checkpoint))
         except ValueError as error:
@@ -65,7 +69,9 @@ class EncoderLearner(NeuralLearner):
         return TextCollator(self.tokenizer.pad_id, self.loop_section.pad_to_multiple_of)
 
     def _create_model(self) -> nn.Module:
-        model = build_model(self.experiment, num_classes=self._num_classes, task=self.competition.task)
+        model = build_model(
+            self.experiment, num_classes=self._num_classes, task=self.competition.task, weights=own_weights(self.run)
+        )
         assert isinstance(model, TextClassifier)
         encoder, longest = model.encoder, self.data_section.max_length
         assert isinstance(encoder, BertEncoder | HubEncoder)

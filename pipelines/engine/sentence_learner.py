@@ -28,7 +28,7 @@ from pipelines.build import build_model
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Articles
-from pipelines.config.sections.model import SentenceBert, SentenceBertPretrained
+from pipelines.config.sections.model import Bert, SentenceBert, SentenceBertPretrained
 from pipelines.engine.neural_learner import NeuralLearner
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import frame_texts, score_predictions
@@ -63,7 +63,12 @@ class SentenceLearner(NeuralLearner):
     def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
         """Build the vocabulary from the training rows, or take a run's; look for the teacher."""
         if isinstance(self.model_section, SentenceBertPretrained):
-            made: dict[str, object] = take_over(self.model_section.checkpoint, self.run, read_vocabulary=load_tokenizer)
+            made: dict[str, object] = take_over(
+                self.model_section.checkpoint,
+                self.run,
+                kinds=(SentenceBert.name, SentenceBertPretrained.name, Bert.name),
+                read_vocabulary=load_tokenizer,
+            )
         else:
             texts = [*train[self.title_column], *(body[:READ_CHARACTERS] for body in train[self.body_column])]
             tokenizer = build_character_tokenizer(texts, size=self.data_section.vocabulary_size)

@@ -6,11 +6,12 @@ The weights are linked rather than copied where the disk allows it: a checkpoint
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from components.data.vocabulary import load_vocabulary
 from pipelines.competitions.embedded import file_digest
+from pipelines.config.experiment_file import read_values
 from pipelines.config.sections.model import RUN_PREFIX
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
@@ -26,13 +27,17 @@ def own_weights(run: RunDirectory) -> Path | None:
 
 
 def take_over(
-    checkpoint: str, run: RunDirectory, *, read_vocabulary: Callable[[Path], object] = load_vocabulary
+    checkpoint: str,
+    run: RunDirectory,
+    *,
+    kinds: Collection[str],
+    read_vocabulary: Callable[[Path], object] = load_vocabulary,
 ) -> dict[str, object]:
     """Link the weights that `checkpoint` means into `run`, copy their vocabulary, and say what they are for run.json.
 
     `checkpoint` is "run:" and an experiment (its newest finished run) or a run's id, with "/fold1" behind it for
-    another fold than the first. Raises PodiumError where there is no such run, fold or text model, and whatever
-    `read_vocabulary` does for the vocabulary of another kind of model.
+    another fold than the first; `kinds` are the `model.name`s whose weights serve. Raises PodiumError where there is
+    no such run or fold, for a run of another kind, and whatever `read_vocabulary` does for a vocabulary that is none.
     """
     name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
     record = _find(run.path.parents[1], name)
@@ -41,9 +46,10 @@ def take_over(
     chosen = fold or next(iter(checkpoints))
     if chosen not in checkpoints:
         raise PodiumError(f"{checkpoint}: {source.path} has no finished {chosen}; it has {', '.join(checkpoints)}")
+    kind = read_values(source.config, str(source.config))["model"]["name"]
+    if kind not in kinds:
+        raise PodiumError(f"{checkpoint}: {source.path} is a run of model {kind}; name a run of {' or '.join(kinds)}")
     folder = checkpoints[chosen]
-    if not (folder / "config.json").is_file():
-        raise PodiumError(f"{checkpoint}: {folder} holds no text model; name a run of one")
     vocabulary = source.path / "vocabulary"
     shutil.copytree(vocabulary, run.path / "vocabulary", dirs_exist_ok=True)
     read_vocabulary(run.path / "vocabulary")

@@ -19,7 +19,7 @@ from pipelines.build import build_model
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Text
-from pipelines.config.sections.model import T5FromScratch, T5Pretrained
+from pipelines.config.sections.model import T5FromScratch, T5Pretrained, starts_from_run
 from pipelines.engine.neural_learner import NeuralLearner
 from pipelines.engine.prompts import build_prompts, list_texts
 from pipelines.engine.run_directory import RunDirectory
@@ -46,8 +46,10 @@ class TextLearner(NeuralLearner):
 
     def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
         """Obtain the vocabulary, and the weights where they are another run's."""
-        if isinstance(self.model_section, T5Pretrained) and self.model_section.starts_from_run:
-            made: Mapping[str, object] = take_over(self.model_section.checkpoint, self.run)
+        if isinstance(self.model_section, T5Pretrained) and starts_from_run(self.model_section):
+            made: Mapping[str, object] = take_over(
+                self.model_section.checkpoint, self.run, kinds=(T5FromScratch.name, T5Pretrained.name)
+            )
         else:
             made = obtain_vocabulary(
                 self.model_section,

@@ -28,7 +28,7 @@ from pipelines.config.kernel_file import KernelFile, kernel_words, load_kernel_f
 from pipelines.config.load import load_experiment, load_run_config, resolve_yaml
 from pipelines.config.modes import smoke_overrides
 from pipelines.config.schema import Experiment
-from pipelines.config.sections.model import T5Pretrained
+from pipelines.config.sections.model import starts_from_run
 from pipelines.config.workspace import Workspace
 from pipelines.engine.fold_file import hash_folds, obtain_folds
 from pipelines.engine.run_directory import RunDirectory
@@ -142,8 +142,8 @@ def _load_training(workspace: Workspace, file: KernelFile, run: str | None, mode
     experiment = load_experiment(workspace, name, overrides)
     if mode == "smoke":
         experiment = load_experiment(workspace, name, [*overrides, *smoke_overrides(experiment)])
-    if isinstance(experiment.model, T5Pretrained) and experiment.model.starts_from_run:
-        checkpoint = experiment.model.checkpoint
+    if starts_from_run(experiment.model):
+        checkpoint = experiment.raw["model"]["checkpoint"]
         raise PodiumError(f"{name}: model.checkpoint: {checkpoint} lies on this machine only; train here")
     if getattr(experiment.data, "trim_for", None) is not None:
         raise PodiumError(f"{name}: data.trim_for needs another competition's data, which a kernel lacks; train here")

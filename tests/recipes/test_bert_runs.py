@@ -72,6 +72,42 @@ def test_prediction_needs_neither_the_checkpoint_nor_its_package(train, workspac
     assert pd.read_csv(tmp_path / "submission.csv")["belongs"].between(0, 1).all()
 
 
+def test_another_run_is_where_a_run_begins(train, workspace, checkpoint):
+    """With a task of the same form its head goes on as well; another gets a head of its own."""
+    first = train("smoke/bert_pairs")
+    (trained,) = first.trained_checkpoints()
+    name, still = "smoke/bert_headlines", ["model.freeze=encoder", "model.pooling=mean", "model.reinitialise_layers=0"]
+    second = train(name, f"model.checkpoint=run:{first.path.name}", *still)
+    made = second.read_record()["init_from"]
+    assert made["checkpoint"] == trained.relative_to(first.path).as_posix()
+    assert made["experiment"] == "smoke_bert_pairs"
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        assert (second.path / "vocabulary" / file).read_bytes() == (first.path / "vocabulary" / file).read_bytes()
+    (folder,) = second.trained_checkpoints()
+    before, after = load_bert(trained), load_bert(folder)
+    assert all((a == b).all() for a, b in zip(before.encoder.parameters(), after.encoder.parameters(), strict=True))
+    assert after.head.classifier.out_features == 5
+
+    overrides = ["tracking.name=none", f"model.checkpoint=run:{name}", "optimizer.lr=1e-9", *still]
+    main(["--root", str(workspace.root), "train", name, *overrides])
+    (third,) = {path.parent for path in workspace.runs.glob("smoke_bert_headlines/*/run.json")} - {second.path}
+    (again,) = RunDirectory(third).trained_checkpoints()
+    np.testing.assert_allclose(
+        load_bert(again).head.classifier.weight.detach(), after.head.classifier.weight.detach(), atol=1e-6
+    )
+
+
+def test_a_run_of_another_model_is_named(train, workspace, capsys):
+    main(["--root", str(workspace.root), "train", "bbc_headlines_linear", "tracking.name=none"])
+    with pytest.raises(SystemExit):
+        train("smoke/bert_headlines", "model.checkpoint=run:bbc_headlines_linear")
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        "is a run of model linear_baseline; name a run of bert or sentence_bert or sentence_bert_pretrained" in message
+    )
+    assert not list(workspace.runs.glob("smoke_bert_headlines/*"))
+
+
 def test_a_frozen_encoder_leaves_its_weights_as_published(train, checkpoint):
     run = train("smoke/bert_pairs", "model.freeze=encoder", "data.max_train_rows=16")
     (folder,) = run.trained_checkpoints()

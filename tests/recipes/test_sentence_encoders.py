@@ -92,6 +92,12 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
     assert ours.max_length == 24
     np.testing.assert_allclose(ours.encode(texts).numpy(), theirs.encode(texts), atol=1e-5)
 
+    # A classifier goes on from it, with its vocabulary and a head of its own
+    podium(news, "train", "smoke/bert_headlines", f"model.checkpoint=run:{PAIRED}", *QUICK)
+    (classifier,) = runs_of(news, "smoke/bert_headlines")
+    assert classifier.read_record()["init_from"]["run"] == resumed.path.name
+    assert classifier.submission.is_file()
+
 
 def test_articles_need_two_columns_of_text(workspace, capsys):
     with pytest.raises(SystemExit):

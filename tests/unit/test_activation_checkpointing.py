@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel
 
 from components.models.bert import BertArchitecture, create_bert
 from components.models.t5 import T5Architecture, create_t5
+from components.models.xcit import create_xcit
 from components.training.activation_checkpointing import apply_plan
 from components.training.activation_memory import saved_bytes
 from components.training.activation_plans import SegmentPlan, Treatment, UniformPlan, parse_plan
@@ -98,6 +99,25 @@ def xcit():
     return model, [model.blocks], lambda model: model(images).square().sum()
 
 
+def build_own_xcit(*, fast):
+    """Our own: two blocks of each kind, dropped paths, dropout on attention and before the head."""
+    torch.manual_seed(0)
+    rates = {"drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.3}
+    model = create_xcit("xcit_nano_12_p16_224", num_classes=7, embed_dim=32, num_heads=4, depth=4, fast=fast, **rates)
+    images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
+    return model.train(), list(model.layer_stacks), lambda model: model(pixel_values=images, labels=labels).loss
+
+
+@pytest.fixture(scope="module")
+def own_xcit():
+    return build_own_xcit(fast=True)
+
+
+@pytest.fixture(scope="module")
+def own_plain_xcit():
+    return build_own_xcit(fast=False)
+
+
 def one_step(model, loss, *, seed=1):
     """Loss, gradients, buffers and the random state after a forward and a backward pass."""
     model.zero_grad(set_to_none=True)
@@ -114,7 +134,10 @@ def assert_equal(actual, expected):
     assert [name for name in expected if not torch.equal(actual[name], expected[name])] == []
 
 
-@pytest.mark.parametrize("family", ["bert", "bert_with_attention_dropout", "own_bert", "t5", "gated_t5", "xcit"])
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "bert_with_attention_dropout", "own_bert", "t5", "gated_t5", "xcit", "own_xcit", "own_plain_xcit"],
+)
 @pytest.mark.filterwarnings("ignore:.*saved_tensors_hooks")
 def test_a_step_is_equal_to_the_bit_under_every_plan(family, request):
     model, stacks, loss = request.getfixturevalue(family)

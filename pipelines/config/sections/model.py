@@ -80,11 +80,6 @@ class T5Pretrained(Section):
     target_pieces_only: bool = False
     """Write only pieces that occur in the training labels: no stray scripts, and a head as small as the answers are."""
 
-    @property
-    def starts_from_run(self) -> bool:
-        """Whether the weights and the vocabulary are those of another run."""
-        return self.checkpoint.startswith(RUN_PREFIX)
-
     def __post_init__(self) -> None:
         if not self.checkpoint.strip():
             raise ValueError("checkpoint: empty; needs a hub name, a folder or kaggle:owner/slug")
@@ -201,7 +196,7 @@ class Bert(Section):
     name: ClassVar[str] = "bert"
 
     checkpoint: str
-    """A hub name, a folder, kaggle:owner/slug for an attached Kaggle dataset, or package:NAME/FOLDER when installed."""
+    """A hub name, a folder, kaggle:owner/slug, package:NAME/FOLDER when installed, or run:EXPERIMENT to go on."""
     pooling: str = "mean"
     """One vector of a text's tokens: mean, max, cls (the first), attention (learned weights), pooler (published)."""
     dropout: float | None = None
@@ -248,6 +243,12 @@ class LinearBaseline(Section):
         one_of(self, "estimator", ESTIMATORS)
         at_least(self, 1, "max_features")
         above(self, 0, "strength")
+
+
+def starts_from_run(section: Section) -> bool:
+    """Whether a model's weights and vocabulary are those of another run."""
+    checkpoint = getattr(section, "checkpoint", None)
+    return isinstance(checkpoint, str) and checkpoint.startswith(RUN_PREFIX)
 
 
 def _check_head(section: T5FromScratch | T5Pretrained) -> None:
