@@ -41,6 +41,15 @@ def make_dataset(workspace: Workspace, name: str, files: dict[str, bytes]) -> di
     return {"slug": name.split("/")[-1], "kind": "weights", "files": digests}
 
 
+def write_kernel_file(workspace: Workspace, slug: str, **fields: Any) -> Path:
+    """kernels/<slug>/kernel.yaml, from which the kernel might have been built."""
+    path = workspace.kernels / slug / "kernel.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"title": slug.replace("-", " "), "mode": "predict", "experiment": "first_try", "memory_gb": 29}
+    path.write_text(json.dumps(content | fields), encoding="utf-8")
+    return path
+
+
 def make_kernel(
     workspace: Workspace,
     *cells: str,
@@ -50,7 +59,7 @@ def make_kernel(
     manifest: dict[str, Any] | None = None,
     **metadata: Any,
 ) -> Path:
-    """build/kernels/<slug>/ with its manifest; `metadata` and `manifest` replace keys of the two files."""
+    """build/kernels/<slug>/ with its manifest, and its kernel.yaml; `metadata`, `manifest` replace keys of those."""
     folder = workspace.build / "kernels" / slug
     folder.mkdir(parents=True, exist_ok=True)
     described = [make_dataset(workspace, name, files) for name, files in (datasets or {}).items()]
@@ -71,6 +80,7 @@ def make_kernel(
         "model_sources": [],
         "keywords": [],
     }
+    write_kernel_file(workspace, slug, accelerator=metadata.get("machine_shape", "none"))
     files = {f"{slug}.ipynb": notebook, "kernel-metadata.json": json.dumps(content | metadata, indent=1)}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

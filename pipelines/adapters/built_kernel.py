@@ -62,6 +62,11 @@ class BuiltKernel:
         return content
 
     @property
+    def machine(self) -> str:
+        """cpu, gpu or tpu: Kaggle counts sessions and hours by it."""
+        return "gpu" if self.metadata["enable_gpu"] else "tpu" if self.metadata["enable_tpu"] else "cpu"
+
+    @property
     def code_file(self) -> Path:
         return self.folder / str(self.metadata["code_file"])
 

@@ -114,6 +114,22 @@ class KaggleClient:
             if quota is not None
         }
 
+    def model_version(self, source: str) -> int | None:
+        """The newest version of a model variation (`owner/model/framework/variation/...`); None where there is none."""
+        variation = "/".join(source.split("/")[:4])
+        try:
+            return int(
+                self._session.read(
+                    Subject("model", source), lambda: self._session.api.model_instance_get(variation)
+                ).version_number
+            )
+        except KaggleError as error:
+            if error.status in (403, 404):
+                return None
+            raise
+        except KeyError:  # the client knows no such framework
+            return None
+
     def rules(self, slug: str) -> CompetitionRules:
         """Whether kernels are submitted or files, how many a day, and whether one has joined."""
         request = self._types.ApiGetCompetitionRequest()

@@ -16,7 +16,7 @@ TOKEN_CURE = (
     f'make a token at {SITE}/settings/api ("Generate New Token") and save it as ~/.kaggle/access_token '
     "(chmod 600), or set KAGGLE_API_TOKEN"
 )
-Kind = Literal["competition", "kernel", "dataset", "submission", "account"]
+Kind = Literal["competition", "kernel", "dataset", "model", "submission", "account"]
 
 
 class KaggleError(PodiumError):

@@ -27,12 +27,16 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class SavedKernel:
-    """The newest version of a kernel as Kaggle has it; `sources` maps dataset, competition, kernel, model to names."""
+    """The newest version of a kernel as Kaggle has it; `sources` maps dataset, competition, kernel, model to names.
+
+    `kind` is notebook or script, "" where Kaggle does not say.
+    """
 
     kernel: str
     version: int
     source: str
     sources: Mapping[str, frozenset[str]]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,8 @@ class KaggleKernels:
         )
         metadata = answer.metadata
         sources = {kind: frozenset(getattr(metadata, f"{kind}_data_sources") or []) for kind in SOURCES}
-        return SavedKernel(kernel, int(metadata.current_version_number or 0), answer.blob.source or "", sources)
+        number, kind = int(metadata.current_version_number or 0), metadata.kernel_type or ""
+        return SavedKernel(kernel, number, answer.blob.source or "", sources, kind)
 
     def _arrived(self, kernel: str, before: SavedKernel | None, code: str) -> int | None:
         """The version that a lost answer was about; None where none was saved."""

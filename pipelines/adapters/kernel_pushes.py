@@ -7,15 +7,18 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.built_kernel import BuiltKernel
-from pipelines.adapters.kaggle_kernels import KaggleKernels, LogLine
+from pipelines.adapters.kaggle_kernels import FAILED, FINISHED, KaggleKernels, LogLine
 from pipelines.config.workspace import Workspace
 
 Push = dict[str, Any]
+ENDED = (*FINISHED, *FAILED)
+# Twelve hours, and some for a machine to get free.
+LONGEST_SESSION = timedelta(hours=14)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class PushLog:
             "experiment": built.experiment,
             "run": built.run,
             "mode": built.mode,
+            "machine": built.machine,
             "datasets": dict(datasets),
             "status": "QUEUED",
         }
@@ -125,6 +129,14 @@ class PushLog:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def running_pushes(workspace: Workspace, machine: str) -> list[Push]:
+    """What was pushed from this checkout to run on a "cpu", "gpu" or "tpu" and may not have ended yet."""
+    slugs = sorted(path.stem for path in (workspace.build / "pushes").glob("*.jsonl"))
+    since = (datetime.now(UTC) - LONGEST_SESSION).isoformat(timespec="seconds")
+    pushes = [push for slug in slugs for push in PushLog(workspace, slug).pushes() if push.get("time", "") > since]
+    return [push for push in pushes if push.get("machine") == machine and push.get("status") not in ENDED]
 
 
 def last_words(lines: list[LogLine]) -> str:

@@ -8,12 +8,15 @@ import json
 from rich.console import Console
 
 from pipelines.adapters.built_kernel import BuiltKernel, load_built_kernel
+from pipelines.adapters.kaggle_account import BUDGET, Question, ask_kaggle, hold_against_rules
 from pipelines.adapters.kaggle_client import KaggleClient
 from pipelines.adapters.kaggle_errors import SITE, KaggleError, cure_of
 from pipelines.adapters.kaggle_kernels import KernelState, LogLine, SavedKernel, is_same_code, missing_sources
 from pipelines.adapters.kaggle_retries import Retries
+from pipelines.adapters.kaggle_rules import BAD
 from pipelines.adapters.kernel_pushes import PulledOutput, Push, PushLog, last_words
 from pipelines.adapters.kernel_watch import watch
+from pipelines.config.kernel_file import load_kernel_file
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_bytes, print_table
@@ -34,8 +37,9 @@ def push(
 ) -> Push:
     """Upload the datasets that changed, push the kernel unless this very content was, and return the push.
 
-    With `wait` its log is shown as it comes and its output pulled; raises `PodiumError` where it does not end well.
-    `again` pushes the same content once more.
+    Before anything is sent it is held against Kaggle's rules, as by `podium kernel check`. With `wait` its log is shown
+    as it comes and its output pulled; raises `PodiumError` where it does not end well. `again` pushes the same content
+    once more.
     """
     console = console or Console()
     built = load_built_kernel(workspace, name)
@@ -49,6 +53,7 @@ def push(
         if done.get("status") in ("ERROR", "CANCEL_ACKNOWLEDGED") or not wait:
             return _told(done, built, console)
     else:
+        _hold_against_rules(Question(workspace, client, built, load_kernel_file(workspace, name), saved))
         datasets = _upload_datasets(client, built, console)
         number = client.kernels.push(built.folder, saved, timeout_seconds=built.timeout_seconds)
         done = log.add(built, number, datasets)
@@ -104,6 +109,16 @@ def _check_owner(client: KaggleClient, built: BuiltKernel) -> None:
         raise PodiumError(f"{built.kernel}: is {owner}'s, but the credentials are {client.username}'s; {cure}")
 
 
+def _hold_against_rules(question: Question) -> None:
+    """Refuse what would not pass; today's submissions may all be used, for a push costs none."""
+    findings = hold_against_rules(question.kernel, question.file) + ask_kaggle(question)
+    bad = [finding for finding in findings if finding.state == BAD and finding.rule != BUDGET]
+    if bad:
+        slug = question.kernel.slug
+        more = f"; {len(bad) - 1} more: podium kernel check {slug}" if len(bad) > 1 else ""
+        raise PodiumError(f"{slug}: not pushed: {bad[0].rule}: {bad[0].words}{more}")
+
+
 def _pushed_before(client: KaggleClient, built: BuiltKernel, log: PushLog, saved: SavedKernel | None) -> Push | None:
     """The push of this very content, from this checkout or from another one, as Kaggle itself has it."""
     if saved is None:
@@ -112,6 +127,8 @@ def _pushed_before(client: KaggleClient, built: BuiltKernel, log: PushLog, saved
     if push is not None:
         is_gone = 0 < saved.version < push["version"]  # the kernel was deleted and begun anew
         return None if is_gone else push
+    if log.find(version=saved.version) is not None:
+        return None  # pushed from here with other content, though perhaps the same code
     if not is_same_code(saved.source, _code(built)) or not _has_sources(built, saved):
         return None
     versions = {}

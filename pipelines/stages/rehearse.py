@@ -266,28 +266,39 @@ class Difference:
 def describe_difference(written: Path, local: Path) -> Difference:
     """What differs between two submissions, cell by cell; the predictions beside them tell how near the texts were."""
     ours, theirs = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (local, written))
-    if list(ours.columns) != list(theirs.columns) or len(ours) != len(theirs):
-        return Difference(False, f"{len(theirs)} rows of {', '.join(theirs.columns)} against {len(ours)} rows")
+    shapes = [f"{len(frame)} rows of {', '.join(frame.columns)}" for frame in (theirs, ours)]
+    if shapes[0] != shapes[1]:
+        return Difference(False, " against ".join(shapes))
+    if list(ours.iloc[:, 0]) != list(theirs.iloc[:, 0]):
+        return Difference(False, "the ids stand in another order")
     largest, texts = 0.0, 0
-    for column in ours.columns:
+    for column in ours.columns[1:]:
         numbers = [pd.to_numeric(frame[column], errors="coerce") for frame in (ours, theirs)]
+        if numbers[0].notna().all() and not numbers[1].notna().all():
+            return Difference(False, f"column {column}: {numbers[1].isna().sum()} cells hold no number")
         if all(series.notna().all() for series in numbers):
             largest = max(largest, float((numbers[0] - numbers[1]).abs().max()))
         else:
             texts += int((ours[column] != theirs[column]).sum())
+    if not texts:
+        words = f"numbers differ by at most {largest:.1e}" if largest else "the same cells, written otherwise"
+        return Difference(largest <= TOLERANCE, words)
     gap = _score_gap(written, local)
-    words = f"numbers differ by at most {largest:.1e}" if largest else ""
-    if texts:
-        words = f"{texts} of {len(ours)} texts differ, their scores by at most {gap:.1e}"
-    return Difference(max(largest, gap) <= TOLERANCE, words or "the same cells, written otherwise")
+    if gap is None:
+        return Difference(False, f"{texts} of {len(ours)} texts differ, and no scores say how near")
+    words = f"{texts} of {len(ours)} texts differ, their scores by at most {gap:.1e}"
+    return Difference(max(largest, gap) <= TOLERANCE, words)
 
 
-def _score_gap(written: Path, local: Path) -> float:
-    """The largest difference between two models' numbers for a row: probabilities, or the score of what it wrote."""
+def _score_gap(written: Path, local: Path) -> float | None:
+    """The largest difference between two models' numbers for a row: probabilities, or the score of what it wrote.
+
+    None where there are no such numbers.
+    """
     ours, theirs = (pd.read_parquet(path.with_name("test_predictions.parquet")) for path in (local, written))
     names = [name for name in ours.select_dtypes("number") if name in theirs]
     if not names or len(ours) != len(theirs) or ours.empty:
-        return 0.0
+        return None
     return float((ours[names] - theirs[names]).abs().to_numpy().max())
 
 

@@ -65,6 +65,8 @@ class Session:
 class KernelDesk:
     """Answers kernels.KernelsApiService. `scripts` maps kernels to what happens instead of running them.
 
+    `models` maps versions of Kaggle Models (owner/model/framework/variation/version) to their files.
+
     A version is unknown (404) to the first `num_unknown_polls` polls of its status and QUEUED for the next
     `num_queued_polls`.
     """
@@ -73,7 +75,7 @@ class KernelDesk:
     desk: Any = None
     scripts: dict[str, Script] = field(default_factory=dict)
     sessions: dict[str, list[Session]] = field(default_factory=dict)
-    models: set[str] = field(default_factory=set)
+    models: dict[str, dict[str, bytes]] = field(default_factory=dict)
     num_queued_polls: int = 0
     num_unknown_polls: int = 0
     max_seconds: float = 120.0
@@ -159,6 +161,19 @@ class KernelDesk:
             "gpuQuota": {"timeUsed": "3600s", "totalTimeAllowed": f"{timedelta(hours=30).total_seconds():.0f}s"},
             "tpuQuota": {"timeUsed": "0s", "totalTimeAllowed": "72000s"},
         }
+
+    def GetModelInstance(self, call: Call) -> dict:  # noqa: N802
+        body = call.body
+        framework = body["framework"].removeprefix("MODEL_FRAMEWORK_").replace("_", "").lower()
+        wanted = (body["ownerSlug"], body["modelSlug"], framework, body["instanceSlug"])
+        versions = [
+            int(version)
+            for owner, model, kind, variation, version in (name.split("/") for name in self.models)
+            if (owner, model, kind.lower(), variation) == wanted
+        ]
+        if not versions:
+            raise Refusal(404, "Model not found")
+        return {"id": 9, "slug": wanted[3], "framework": body["framework"], "versionNumber": max(versions)}
 
     def log_events(self, owner: str, slug: str, label: str) -> Session:
         """The session whose log a GET of the stream asks for."""
@@ -312,6 +327,9 @@ class KernelDesk:
             if self._exists("kernelDataSources", name):
                 done = [session for session in self.sessions[name] if session.status == "COMPLETE"]
                 mounts[f"notebooks/{name}"] = done[-1].output
+        for name in body.get("modelDataSources", []):
+            if self._exists("modelDataSources", name):
+                mounts[f"models/{name.lower()}"] = _write_files(self.models[name], folder / "models" / name)
         return mounts
 
 

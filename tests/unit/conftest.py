@@ -11,6 +11,7 @@ from rich.console import Console
 from pipelines.adapters.kaggle_retries import Retries
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
+from pipelines.stages import push as push_stage
 from pipelines.stages.push import push
 
 
@@ -72,6 +73,12 @@ def run_push(workspace, retries):
         return push(workspace, "tiny-kernel", retries=retries, console=Console(file=io.StringIO()), **options)
 
     return run
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """A push without the preflight, to hear what Kaggle itself says of what that would have found."""
+    monkeypatch.setattr(push_stage, "_hold_against_rules", lambda question: None)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from kaggle_standin import Cut, Extra, Refusal, Reply, Script, StandInCompetitio
 from rich.console import Console
 
 from pipelines.adapters import kaggle_session
+from pipelines.config.workspace import Workspace
 from pipelines.stages.push import push
 
 pytestmark = pytest.mark.usefixtures("no_key_anywhere")
@@ -121,7 +122,9 @@ def test_an_error_code_under_status_200_is_a_failure(server, workspace, error_of
     ],
 )
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_a_version_without_one_of_its_sources_is_a_failure(server, workspace, run_push, error_of, kind, name, is_lost):
+def test_a_version_without_one_of_its_sources_is_a_failure(
+    server, workspace, unchecked, run_push, error_of, kind, name, is_lost
+):
     """Kaggle saves it and answers 200; the client prints a line, for models not even that."""
     make_kernel(workspace, **{f"{kind}_sources": [name]})
     server.faults["SaveKernel"] += [Cut(is_done=True)] if is_lost else []
@@ -132,7 +135,7 @@ def test_a_version_without_one_of_its_sources_is_a_failure(server, workspace, ru
     server.datasets.add("alice/nowhere-data", {"a": b"1"})
     server.competitions["no-such-task"] = StandInCompetition({"a": b"1"})
     server.kernels.sessions["bob/other"] = server.kernels.sessions[KERNEL]
-    server.kernels.models.add("alice/mt5/pyTorch/base/3")
+    server.kernels.models["alice/mt5/pyTorch/base/3"] = {"config.json": b"{}"}
     assert run_push()["version"] == 2, "the same content may be pushed again, for it never ran whole"
 
 
@@ -165,12 +168,13 @@ def test_a_kernel_that_was_deleted_is_pushed_anew(server, workspace, run_push):
     assert run_push()["version"] == 2
 
 
-def test_the_session_limit(server, workspace, run_push, error_of):
-    gate = threading.Event()
+def test_the_session_limit(server, workspace, run_push, error_of, tmp_path):
+    """Two run that another checkout pushed, of which this one knows nothing."""
+    gate, elsewhere = threading.Event(), Workspace(tmp_path / "elsewhere")
     for slug in ("busy-one", "busy-two"):
-        make_kernel(workspace, slug=slug, enable_gpu=True, machine_shape="NvidiaTeslaT4")
+        make_kernel(elsewhere, slug=slug, enable_gpu=True, machine_shape="NvidiaTeslaT4")
         server.kernels.scripts[f"alice/{slug}"] = Script(gate=gate)
-        push(workspace, slug, console=Console(file=io.StringIO()))
+        push(elsewhere, slug, console=Console(file=io.StringIO()))
     make_kernel(workspace, enable_gpu=True, machine_shape="NvidiaTeslaT4")
     assert error_of() == (
         f"{KERNEL}: Kaggle did not take it: Maximum batch GPU session count of 2 reached.; wait until a running kernel "
@@ -188,7 +192,7 @@ def test_the_session_limit(server, workspace, run_push, error_of):
         ({"enable_internet": True}, "Internet must be disabled for the competition tiny-task; write internet: false"),
     ],
 )
-def test_what_kaggle_refuses_at_the_door(server, workspace, error_of, changes, said):
+def test_what_kaggle_refuses_at_the_door(server, workspace, unchecked, error_of, changes, said):
     server.competitions["tiny-task"].is_offline = True
     cells = changes.pop("cells", ())
     make_kernel(workspace, *cells, competition_sources=["tiny-task"], **changes)

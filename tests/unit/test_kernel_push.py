@@ -116,6 +116,11 @@ def test_the_same_content_is_pushed_once(server, workspace, screen):
     assert len(server.called("StartBlobUpload")) == 1, "the dataset is the same and stays"
     make_kernel(workspace, "print('other words')", datasets={"alice/tiny-weights": {"model.bin": b"1"}})
     assert run_push(workspace)["version"] == 3
+    # The same code and sources, and still another kernel.
+    make_kernel(
+        workspace, "print('other words')", datasets={"alice/tiny-weights": {"model.bin": b"1"}}, is_private=False
+    )
+    assert run_push(workspace)["version"] == 4
 
 
 def test_another_checkout_finds_the_version_on_kaggle(server, workspace, tmp_path):
@@ -134,6 +139,7 @@ def test_a_dataset_that_changed_is_a_new_version_and_the_kernel_mounts_it(server
     cell = "print('weights', __import__('glob').glob('/kaggle/input/datasets/alice/tiny-weights/*'))"
     make_kernel(workspace, cell, datasets={"alice/tiny-weights": {"model.bin": b"1"}})
     run_push(workspace)
+    server.datasets.datasets["alice/tiny-weights"].versions[0].age = 100
     server.datasets.num_hidden_polls = server.datasets.num_processing_polls = 2
     make_kernel(workspace, cell, datasets={"alice/tiny-weights": {"model.bin": b"2"}})
     done = run_push(workspace)

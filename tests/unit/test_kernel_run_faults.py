@@ -83,7 +83,7 @@ def test_a_kernel_that_takes_too_long(server, workspace, error_of):
     assert server.called("SaveKernel")[0]["sessionTimeoutSeconds"] == 1
 
 
-def test_a_notebook_without_a_kernelspec(server, workspace, error_of):
+def test_a_notebook_without_a_kernelspec(server, workspace, unchecked, error_of):
     del server.kernels.scripts[KERNEL]
     folder = make_kernel(workspace)
     notebook = json.loads(make_notebook("print(1)"))
