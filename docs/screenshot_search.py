@@ -1,10 +1,11 @@
 """Clicks through the search page in a real browser, holds it to one load of its model, and takes docs/search.md's
 pictures. Not part of the package.
 
-    python docs/screenshot_search.py OUTPUT_FOLDER [--url http://127.0.0.1:8501]
+    python docs/screenshot_search.py OUTPUT_FOLDER [--url http://127.0.0.1:8501] [--mistakes FOLDER]
 
 Needs Debian's chromium and chromium-driver, a font with Chinese characters (fonts-noto-cjk), and selenium in an
 environment of its own; `podium search app` must have been started just before, with both news corpora indexed.
+--mistakes takes pictures of what visitors do wrong, too, for looking at.
 """
 
 import argparse
@@ -23,6 +24,18 @@ WIDTH = 1280
 CHINESE = ("地震救援", "大学生就业", "高铁", "空气污染", "春节返乡", "人工智能", "暴雨", "食品安全", "共享单车", "房价")
 ENGLISH = ("interest rates", "film awards", "election", "online music", "injury", "house prices", "virus", "doping",
            "budget", "games")  # fmt: skip
+
+MISTAKES = {
+    "blank": "   ",
+    "long": "interest rates and the housing market " * 264,
+    "html": "<img src=x onerror='window.podiumWasHacked = 1'><script>window.podiumWasHacked = 1</script>",
+    "sql": "'; drop table articles; -- \" or 1=1",
+    "emoji": "😀🏆👩‍🚀",
+}
+STRANGE_ADDRESSES = {
+    "no_corpus": {"lang": "en", "corpus": "<b>none</b>"},
+    "no_article": {"lang": "zh", "corpus": "chinese_news", "article": "../../etc/passwd"},
+}
 
 
 def open_browser() -> webdriver.Chrome:
@@ -133,10 +146,52 @@ def take_pictures(browser: webdriver.Chrome, url: str, folder: Path) -> None:
     wait_until(lambda: browser.find_element(By.CSS_SELECTOR, ".pod-article mark"))
 
 
+def filter_dates(browser: webdriver.Chrome, url: str, folder: Path) -> None:
+    """A range of dates in the address, and the permalink that it leads to."""
+    dates = {"from": "2018-01-01", "to": "2018-06-30"}
+    visit(browser, url, lang="en", corpus="chinese_news", q="会议", **dates)
+    shown = [found.text for found in browser.find_elements(By.CSS_SELECTOR, ".pod-facts")]
+    assert shown
+    assert all(re.search(r"2018-0[1-6]-", facts) for facts in shown), shown
+    assert all(f"{name}={value}" in browser.current_url for name, value in dates.items()), browser.current_url
+    picture(browser, folder / "dates.png")
+    browser.find_element(By.CSS_SELECTOR, ".pod-card a").click()
+    wait_until(lambda: browser.find_element(By.CSS_SELECTOR, ".pod-article"))
+    article = browser.current_url
+    browser.get("about:blank")
+    browser.get(article)
+    wait_until(lambda: browser.find_element(By.CSS_SELECTOR, ".pod-article"))
+    picture(browser, folder / "permalink.png")
+
+
+def make_mistakes(browser: webdriver.Chrome, url: str, folder: Path) -> None:
+    """Odd questions typed into the box: no traceback, nothing executed, a sentence or cards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    filter_dates(browser, url, folder)
+    for name, query in MISTAKES.items():
+        visit(browser, url, lang="en", corpus="english_news")
+        box = browser.find_element(By.CSS_SELECTOR, "[data-testid=stTextInput] input")
+        browser.execute_script(
+            "arguments[0].focus(); document.execCommand('insertText', false, arguments[1])", box, query
+        )
+        box.send_keys(Keys.ENTER)
+        wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, ".pod-card, [data-testid=stAlert], .pod-count"))
+        time.sleep(2)
+        assert not browser.find_elements(By.CSS_SELECTOR, "[data-testid=stException]"), name
+        assert browser.execute_script("return window.podiumWasHacked") is None, name
+        picture(browser, folder / f"{name}.png")
+    for name, parameters in STRANGE_ADDRESSES.items():
+        browser.get(f"{url}/?{urlencode(parameters)}")
+        wait_until(lambda: browser.find_element(By.CSS_SELECTOR, "[data-testid=stAlert]"))
+        picture(browser, folder / f"{name}.png", 500)
+    print(f"{len(MISTAKES) + len(STRANGE_ADDRESSES)} mistakes: no traceback, nothing executed")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", default="http://127.0.0.1:8501")
+    parser.add_argument("--mistakes", type=Path)
     arguments = parser.parse_args()
     browser = open_browser()
     try:
@@ -144,6 +199,8 @@ def main() -> None:
         open_at_once(browser, arguments.url, 8)
         click_through(browser, arguments.url)
         take_pictures(browser, arguments.url, arguments.folder)
+        if arguments.mistakes:
+            make_mistakes(browser, arguments.url, arguments.mistakes)
     finally:
         browser.quit()
 

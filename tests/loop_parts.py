@@ -1,6 +1,8 @@
-"""What tests of the training loop have in common: rows, and an observer that records what the loop says."""
+"""What tests of the training loop have in common: rows, an observer that records what the loop says, a Ctrl-C."""
 
 import torch
+
+from components.training.loop import TrainingLoop
 
 
 class Rows:
@@ -41,6 +43,20 @@ class Watcher:
     def should_stop(self):
         self.num_steps += 1  # the loop asks once after each step
         return self.stop_after is not None and self.num_steps >= self.stop_after
+
+
+def interrupt_at(monkeypatch, count):
+    """Ctrl-C in the `count`-th step of this process."""
+    original, calls = TrainingLoop._step, 0
+
+    def step(self, window):
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            raise KeyboardInterrupt
+        return original(self, window)
+
+    monkeypatch.setattr(TrainingLoop, "_step", step)
 
 
 def save(model, folder):

@@ -32,6 +32,7 @@ HUB_PATTERNS = (
     "sentence_bert_config.json",
     "modules.json",
     "1_Pooling/config.json",
+    "wide.safetensors",
 )
 
 

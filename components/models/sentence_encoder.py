@@ -10,8 +10,10 @@ from torch.nn import functional
 from components.data.text import EncodedTexts, TextCollator
 from components.data.text_tokenizer import TextTokenizer, load_tokenizer
 from components.models.bert import TextEncoder, load_encoder
+from components.models.encoded import EncodedTokens
 from components.models.pooling import WITHOUT_WEIGHTS, build_pooling
 from components.models.pretrained import resolve_checkpoint
+from components.models.wide_encoder import WIDE_FILE, WideEncoder, load_wide_encoder
 from components.training.inference import predict_vectors
 
 # sentence-transformers' switches, and ours.
@@ -23,11 +25,14 @@ POOLING_SWITCHES = {
 
 
 class SentenceEncoder:
-    """An encoder, its tokenizer and a pooling without weights (mean, cls, max), for inference only."""
+    """An encoder, its tokenizer and a pooling without weights (mean, cls, max), for inference only.
+
+    A wide encoder pools by itself.
+    """
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | WideEncoder,
         tokenizer: TextTokenizer,
         *,
         pooling: str = "mean",
@@ -52,9 +57,15 @@ class SentenceEncoder:
         ids = self.tokenizer.encode(texts, max_length=self.max_length).ids
         collate = TextCollator(self.tokenizer.pad_id)
         vectors = predict_vectors(
-            self.encoder, self.pool, EncodedTexts(ids), collate, batch_size=batch_size, precision=precision
+            self.encoder, self._pooled, EncodedTexts(ids), collate, batch_size=batch_size, precision=precision
         )
         return functional.normalize(vectors, dim=-1) if self.is_normalised else vectors
+
+    def _pooled(self, encoded: EncodedTokens | Tensor) -> Tensor:
+        if isinstance(encoded, Tensor):
+            return encoded
+        pooled: Tensor = self.pool(encoded)
+        return pooled
 
 
 def load_sentence_encoder(folder_or_name: str | Path, *, max_length: int | None = None) -> SentenceEncoder:
@@ -66,7 +77,7 @@ def load_sentence_encoder(folder_or_name: str | Path, *, max_length: int | None 
     folder = resolve_checkpoint(folder_or_name)
     length = _read(folder / "sentence_bert_config.json").get("max_seq_length") or 256
     return SentenceEncoder(
-        load_encoder(folder),
+        load_wide_encoder(folder) if (folder / WIDE_FILE).is_file() else load_encoder(folder),
         load_tokenizer(folder),
         pooling=_read_pooling(folder),
         max_length=max_length or int(str(length)),

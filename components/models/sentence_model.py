@@ -4,15 +4,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.losses import contrastive, similarity_distillation
-from components.models.bert_model import BertEncoder
 from components.models.output import ModelOutput
-from components.models.pooling import pool_mean
+from components.models.wide_encoder import TextVectors, pool_texts
 
 
 class SentenceModel(nn.Module):
-    """The mean over a text's tokens, of norm 1; nothing else is learnt but the encoder, which is what is kept."""
+    """An encoder's vectors, of norm 1; nothing else is learnt but the encoder, which is what is kept."""
 
-    def __init__(self, encoder: BertEncoder, *, temperature: float, teacher_temperature: float) -> None:
+    def __init__(self, encoder: TextVectors, *, temperature: float, teacher_temperature: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.temperature, self.teacher_temperature = temperature, teacher_temperature
@@ -28,7 +27,7 @@ class SentenceModel(nn.Module):
         labels: (B, T) floats are a teacher's vectors, whose similarities are learnt; (B,) integers number the pairs,
         whose two texts stand one after the other.
         """
-        vectors = functional.normalize(pool_mean(self.encoder(input_ids, attention_mask)), dim=-1)
+        vectors = functional.normalize(pool_texts(self.encoder, input_ids, attention_mask), dim=-1)
         return ModelOutput(logits=vectors, loss=None if labels is None else self._loss(vectors, labels))
 
     def _loss(self, vectors: Tensor, labels: Tensor) -> Tensor:

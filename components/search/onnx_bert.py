@@ -57,19 +57,19 @@ class _BertGraph(_Graph):
         self.num_layers = int(str(config["num_hidden_layers"]))
         self.width = int(str(config["hidden_size"]))
 
-    def embed(self) -> str:
+    def embed(self, input_ids: str) -> str:
         """(B, L, D): words + positions + the first token type, normalised."""
-        words = self.node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
+        words = self.node("Gather", self._weight("embeddings.word_embeddings.weight"), input_ids)
         # Every text is a first sentence, so its type's row is added to the positions once and for all.
         first_type = self._tensor("embeddings.token_type_embeddings.weight")[:1]
         positions = self.constant("positions", self._tensor("embeddings.position_embeddings.weight") + first_type)
-        length = self.node("Shape", "input_ids", start=1, end=2)
+        length = self.node("Shape", input_ids, start=1, end=2)
         cut = self.node("Slice", positions, self.integers(0), length, self.integers(0))
         return self._norm(self.node("Add", words, cut), "embeddings.LayerNorm")
 
-    def mask(self) -> tuple[str, str]:
+    def mask(self, attention_mask: str) -> tuple[str, str]:
         """The mask as numbers (B, L, 1), and what is added to attention logits (B, 1, 1, L)."""
-        real = self.node("Cast", "attention_mask", to=TensorProto.FLOAT)
+        real = self.node("Cast", attention_mask, to=TensorProto.FLOAT)
         padding = self.node("Mul", self.node("Sub", self.number(1.0), real), self.number(MASKED))
         return self.node("Unsqueeze", real, self.integers(2)), self.node("Unsqueeze", padding, self.integers(1, 2))
 
@@ -83,12 +83,28 @@ class _BertGraph(_Graph):
         return self._norm(self.node("Add", hidden, narrow), stem + "output.LayerNorm")
 
     def pool(self, hidden: str, real: str) -> str:
-        """The mean over real tokens, of norm 1; (B, D)."""
+        """The mean over real tokens, (B, D)."""
         total = self.node("ReduceSum", self.node("Mul", hidden, real), self.integers(1), keepdims=0)
         count = self.node("Max", self.node("ReduceSum", real, self.integers(1), keepdims=0), self.number(1e-9))
-        mean = self.node("Div", total, count)
-        norm = self.node("Max", self.node("ReduceL2", mean, self.integers(1), keepdims=1), self.number(1e-12))
-        return self.node("Div", mean, norm)
+        return self.node("Div", total, count)
+
+    def normalise(self, vectors: str) -> str:
+        """Of norm 1; (B, D)."""
+        norm = self.node("Max", self.node("ReduceL2", vectors, self.integers(1), keepdims=1), self.number(1e-12))
+        return self.node("Div", vectors, norm)
+
+    def beginning(self, value: str) -> str:
+        """(B, L) cut to the tokens that have positions."""
+        num_positions = len(self._tensor("embeddings.position_embeddings.weight"))
+        return self.node("Slice", value, self.integers(0), self.integers(num_positions), self.integers(1))
+
+    def widen(self, pooled: str, wide: Tensors) -> str:
+        """The bag of all words, of norm 1, and the layers' mean (B, H) through its matrix; (B, D)."""
+        rows = self.node("Gather", self.constant("bag", wide["bag.weight"]), "input_ids")  # (B, L, D)
+        real = self.node("Cast", "attention_mask", to=TensorProto.FLOAT)
+        total = self.node("MatMul", self.node("Unsqueeze", real, self.integers(1)), rows)  # (B, 1, D)
+        bag = self.normalise(self.node("Squeeze", total, self.integers(1)))
+        return self.node("Add", bag, self.node("MatMul", pooled, self.constant("lift_t", wide["lift.weight"].T)))
 
     def _attend(self, hidden: str, bias: str, stem: str) -> str:
         heads = [self._heads(hidden, f"{stem}attention.self.{part}", part) for part in ("query", "key", "value")]
@@ -119,22 +135,29 @@ class _BertGraph(_Graph):
         return np.asarray(self._tensors[name], np.float32)
 
 
-def write_bert(config: Mapping[str, object], tensors: Tensors, file: Path) -> None:
+def write_bert(config: Mapping[str, object], tensors: Tensors, file: Path, *, wide: Tensors | None = None) -> None:
     """Write the encoder as `file`: `input_ids` and `attention_mask` (B, L), int64, to `vectors` (B, D).
 
-    `config` is a checkpoint's parsed config.json. Raises ValueError for a model that is no BERT.
+    `config` is a checkpoint's parsed config.json, `wide` what stands beside it in a wide encoder's folder.
+    Raises ValueError for a model that is no BERT.
     """
     if config.get("model_type", "bert") != "bert" or str(config.get("hidden_act", "gelu")) not in ACTIVATIONS:
         described = f"{config.get('model_type')} with {config.get('hidden_act')}"
         raise ValueError(f"{described} is not exported; only bert with {' or '.join(ACTIVATIONS)} is")
     graph = _BertGraph(config, tensors)
-    real, bias = graph.mask()
-    hidden = graph.embed()
+    ids, attended = "input_ids", "attention_mask"
+    if wide is not None:
+        ids, attended = graph.beginning(ids), graph.beginning(attended)
+    real, bias = graph.mask(attended)
+    hidden = graph.embed(ids)
     for index in range(graph.num_layers):
         hidden = graph.layer(hidden, bias, index)
-    graph.nodes.append(helper.make_node("Identity", [graph.pool(hidden, real)], ["vectors"]))
+    pooled, width = graph.pool(hidden, real), graph.width
+    if wide is not None:
+        pooled, width = graph.widen(pooled, wide), wide["bag.weight"].shape[1]
+    graph.nodes.append(helper.make_node("Identity", [graph.normalise(pooled)], ["vectors"]))
     inputs = [_value(name, TensorProto.INT64, "length") for name in ("input_ids", "attention_mask")]
-    outputs = [_value("vectors", TensorProto.FLOAT, graph.width)]
+    outputs = [_value("vectors", TensorProto.FLOAT, width)]
     body = helper.make_graph(graph.nodes, "bert", inputs, outputs, list(graph.constants.values()))
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)

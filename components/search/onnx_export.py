@@ -11,13 +11,14 @@ from components.search.onnx_bert import write_bert
 from components.search.token_batches import TOKENIZER_FILE
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+WIDE_FILE = "wide.safetensors"
+"""Of `components.models.wide_encoder`, which needs torch."""
 
 
 def fingerprint_checkpoint(folder: Path, *, max_length: int) -> str:
     """What an encoder's vectors depend on: weights, configuration, tokenizer, and where texts are cut."""
-    return fingerprint_files(
-        [folder / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)], max_length=max_length
-    )
+    names = [WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, *([WIDE_FILE] if (folder / WIDE_FILE).is_file() else [])]
+    return fingerprint_files([folder / name for name in names], max_length=max_length)
 
 
 def export_encoder(checkpoint: Path, folder: Path, *, name: str, max_length: int) -> None:
@@ -26,13 +27,14 @@ def export_encoder(checkpoint: Path, folder: Path, *, name: str, max_length: int
         if not (checkpoint / needed).is_file():
             raise ValueError(f"{checkpoint}: no {needed}; an encoder's folder holds it")
     _check_pooling(checkpoint)
-    config = read_json(checkpoint / CONFIG_FILE)
+    config, file = read_json(checkpoint / CONFIG_FILE), checkpoint / WIDE_FILE
+    wide = load_file(file) if file.is_file() else None
     with atomic_folder(folder) as partial:
-        write_bert(config, load_file(checkpoint / WEIGHTS_FILE), partial / MODEL_FILE)
+        write_bert(config, load_file(checkpoint / WEIGHTS_FILE), partial / MODEL_FILE, wide=wide)
         shutil.copyfile(checkpoint / TOKENIZER_FILE, partial / TOKENIZER_FILE)
         record = {
             "name": name,
-            "dimension": config["hidden_size"],
+            "dimension": config["hidden_size"] if wide is None else wide["bag.weight"].shape[1],
             "max_length": max_length,
             "fingerprint": fingerprint_checkpoint(checkpoint, max_length=max_length),
         }

@@ -18,6 +18,7 @@ def build_sentence_bert(
     num_heads: int,
     intermediate_size: int,
     max_positions: int,
+    bag_size: int,
     dropout: float,
     temperature: float,
     teacher_temperature: float,
@@ -25,9 +26,10 @@ def build_sentence_bert(
     """With random weights."""
     from components.models.bert import BertArchitecture, BertEncoder
     from components.models.sentence_model import SentenceModel
+    from components.models.wide_encoder import TextVectors, WideEncoder
 
     assert context.vocab_size is not None
-    encoder = BertEncoder(
+    trunk = BertEncoder(
         BertArchitecture(
             vocab_size=context.vocab_size,
             hidden_size=hidden_size,
@@ -40,6 +42,7 @@ def build_sentence_bert(
             attention_dropout=dropout,
         )
     )
+    encoder: TextVectors = WideEncoder(trunk, bag_size) if bag_size else trunk
     encoder.initialise()
     return SentenceModel(encoder, temperature=temperature, teacher_temperature=teacher_temperature)
 
@@ -48,10 +51,9 @@ def build_sentence_bert_pretrained(
     context: ModelContext, *, checkpoint: str, dropout: float, temperature: float, teacher_temperature: float
 ) -> nn.Module:
     """From the weights that the run took over."""
-    from components.models.bert import BertEncoder, load_encoder
     from components.models.sentence_model import SentenceModel
+    from components.models.wide_encoder import load_vectors_encoder
 
     assert context.weights is not None, f"{checkpoint} was not taken over"
-    encoder = load_encoder(context.weights, dropout=dropout, attention_dropout=dropout)
-    assert isinstance(encoder, BertEncoder)
+    encoder = load_vectors_encoder(context.weights, dropout=dropout, attention_dropout=dropout)
     return SentenceModel(encoder, temperature=temperature, teacher_temperature=teacher_temperature)

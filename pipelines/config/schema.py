@@ -175,10 +175,10 @@ def _check_articles(experiment: Experiment) -> None:
     model, data, training = experiment.model, experiment.data, experiment.training
     if not isinstance(data, Articles):
         return
-    if isinstance(model, SentenceBert) and model.max_positions < data.max_length:
+    if isinstance(model, SentenceBert) and not model.bag_size and model.max_positions < data.max_length:
         raise ValueError(
             f"data.max_length: {data.max_length} with model.max_positions: {model.max_positions}; "
-            f"needs {model.max_positions} at most"
+            f"needs {model.max_positions} at most, or a model.bag_size"
         )
     if training is not None:
         for name in ("label_smoothing", "z_loss"):

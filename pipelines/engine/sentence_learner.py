@@ -19,8 +19,8 @@ from components.data.character_tokenizer import build_character_tokenizer
 from components.data.text import EncodedTexts, TextCollator
 from components.data.text_groups import ArticlePairs, TaughtTexts, TextGroupCollator
 from components.data.text_tokenizer import TextTokenizer, load_tokenizer
-from components.models.bert import BertEncoder, load_encoder, save_bert
 from components.models.sentence_model import SentenceModel
+from components.models.wide_encoder import load_vectors_encoder, save_vectors_encoder
 from components.training.checkpoint import write_json
 from components.training.inference import Batch, predict_logits
 from components.training.loop import TrainingData
@@ -133,14 +133,13 @@ class SentenceLearner(NeuralLearner):
         return model
 
     def _load_model(self, folder: Path) -> nn.Module:
-        encoder, section = load_encoder(folder), self.model_section
-        assert isinstance(encoder, BertEncoder)
+        encoder, section = load_vectors_encoder(folder), self.model_section
         return SentenceModel(encoder, temperature=section.temperature, teacher_temperature=section.teacher_temperature)
 
     def _save_model(self, model: nn.Module, folder: Path) -> None:
         """All that transformers, sentence-transformers and search need; mean and norm are their defaults."""
         assert isinstance(model, SentenceModel)
-        save_bert(model.encoder, folder)
+        save_vectors_encoder(model.encoder, folder)
         self.tokenizer.save(folder)
         write_json(folder / "sentence_bert_config.json", {"max_seq_length": self.data_section.max_length})
 

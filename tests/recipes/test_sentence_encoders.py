@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from loop_parts import interrupt_at
+from podium_processes import products
 
 from components.models.sentence_encoder import load_sentence_encoder
 from components.search.torch_encoder import TorchEncoder
-from components.training.loop import TrainingLoop
 from pipelines.cli import main
 from pipelines.competitions import zh_news_titles
 from pipelines.competitions.competition import PreparationFolders
@@ -26,15 +27,6 @@ def runs_of(workspace, experiment):
     return [RunDirectory(path.parent) for path in sorted(workspace.runs.glob(pattern))]
 
 
-def products(run):
-    kept = [path for path in run.path.rglob("*") if path.is_file() and "figures" not in path.parts]
-    return {
-        str(path.relative_to(run.path)): path.read_bytes()
-        for path in kept
-        if path.name not in ("run.json", "uncommitted.diff")
-    }
-
-
 @pytest.fixture
 def news(workspace):
     """A few hundred pages."""
@@ -45,24 +37,11 @@ def news(workspace):
     return workspace
 
 
-def interrupt_at(monkeypatch, count):
-    original, calls = TrainingLoop._step, 0
-
-    def step(self, window):
-        nonlocal calls
-        calls += 1
-        if calls == count:
-            raise KeyboardInterrupt
-        return original(self, window)
-
-    monkeypatch.setattr(TrainingLoop, "_step", step)
-
-
 def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, monkeypatch, capsys):
     for _ in range(2):
         podium(news, "train", TAUGHT, *QUICK)
     first, second = runs_of(news, TAUGHT)
-    assert products(first) == products(second)
+    assert products(first.path) == products(second.path)
     # The second run has the first one's vectors: one file under two names
     (vectors,), (again,) = ((run.path / "teacher").iterdir() for run in (first, second))
     assert vectors.samefile(again)
@@ -75,7 +54,7 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
     monkeypatch.undo()
     podium(news, "resume", PAIRED)
     straight, resumed = runs_of(news, PAIRED)
-    assert products(straight) == products(resumed)
+    assert products(straight.path) == products(resumed.path)
     assert straight.read_record()["init_from"]["run"] == second.path.name
     assert (straight.path / "vocabulary/tokenizer.json").read_bytes() == (
         first.path / "vocabulary/tokenizer.json"
@@ -86,6 +65,7 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
     (checkpoint,) = straight.trained_checkpoints()
     assert sorted(path.name for path in checkpoint.iterdir()) == [
         "config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
+        "wide.safetensors",
     ]  # fmt: skip
     texts = ["北京今日举行会议", "南京的夜场摇滚，2018年", "！"]
     ours, theirs = load_sentence_encoder(checkpoint), TorchEncoder(checkpoint, name="tiny", max_length=24)

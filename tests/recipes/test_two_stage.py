@@ -10,11 +10,11 @@ from zipfile import ZipFile
 import numpy as np
 import pandas as pd
 import pytest
+from loop_parts import interrupt_at
 
 from components.data.vocabulary import load_vocabulary
 from components.data.vocabulary_trimming import read_kept_ids, trim_vocabulary
 from components.models.t5 import T5Architecture, create_t5, load_t5, save_t5
-from components.training.loop import TrainingLoop
 from pipelines.cli import main
 from pipelines.competitions import multinli
 from pipelines.engine.run_directory import RunDirectory
@@ -117,19 +117,6 @@ def first_stage(workspace, published):
 def final_model(run):
     (checkpoint,) = run.trained_checkpoints()
     return load_t5(checkpoint, head="classifier")
-
-
-def interrupt_at(monkeypatch, count):
-    original, calls = TrainingLoop._step, 0
-
-    def step(self, window):
-        nonlocal calls
-        calls += 1
-        if calls == count:
-            raise KeyboardInterrupt
-        return original(self, window)
-
-    monkeypatch.setattr(TrainingLoop, "_step", step)
 
 
 def test_two_stages_share_vocabulary_and_weights_and_end_in_a_submission(workspace, first_stage, monkeypatch):

@@ -10,7 +10,11 @@ from components.data.character_tokenizer import build_character_tokenizer
 from components.data.text_groups import LONGEST, SHORTEST, ArticlePairs, TaughtTexts, TextGroupCollator
 from components.losses import contrastive, similarity_distillation
 from components.models.bert import BertArchitecture, BertEncoder, save_bert
+from components.models.sentence_encoder import load_sentence_encoder
 from components.models.sentence_model import SentenceModel
+from components.models.wide_encoder import WIDE_FILE, WideEncoder, load_vectors_encoder, save_vectors_encoder
+from components.search.onnx_encoder import OnnxEncoder
+from components.search.onnx_export import export_encoder
 from components.text_metrics import reciprocal_rank
 from pipelines.competitions.inews import Page
 from pipelines.competitions.zh_news_titles import build_tables
@@ -186,6 +190,60 @@ def test_transformers_reads_what_is_kept(tmp_path):
         hidden = theirs(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         ours = model.eval()(ids, torch.ones_like(ids)).logits
     torch.testing.assert_close(ours, functional.normalize(hidden.mean(1), dim=-1), atol=1e-5, rtol=0)
+
+
+def wide_encoder(max_positions=6):
+    torch.manual_seed(0)
+    architecture = BertArchitecture(
+        vocab_size=90, hidden_size=16, embedding_size=16, num_layers=2, num_heads=2, intermediate_size=24,
+        max_positions=max_positions, dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    encoder = WideEncoder(BertEncoder(architecture), 40)
+    encoder.initialise()
+    return encoder.eval()
+
+
+def test_a_wide_vector_is_all_words_and_what_the_layers_read_of_the_beginning():
+    encoder, ids = wide_encoder(), torch.randint(1, 90, (3, 11))
+    mask = (torch.arange(11) < torch.tensor([[11], [4], [8]])).long()
+    with torch.inference_mode():
+        vectors = encoder(ids * mask, mask)
+        for row, length in enumerate((11, 4, 8)):
+            words = ids[row, :length]
+            bag = functional.normalize(encoder.bag.weight[words].sum(0), dim=-1)
+            read = encoder.trunk(words[None, :6], torch.ones(1, min(length, 6))).hidden.mean(0)
+            torch.testing.assert_close(vectors[row], bag + encoder.lift.weight @ read)
+
+
+def test_a_wide_encoder_is_a_bert_s_folder_with_a_file_more(tmp_path):
+    encoder, tokenizer = wide_encoder(), build_character_tokenizer(TEXTS, size=90)
+    save_vectors_encoder(encoder, tmp_path)
+    tokenizer.save(tmp_path)
+    loaded = load_vectors_encoder(tmp_path)
+    assert isinstance(loaded, WideEncoder)
+    state = loaded.state_dict()
+    assert all(tensor.equal(state[name]) for name, tensor in encoder.state_dict().items())
+    ids = torch.randint(1, 90, (2, 6))
+    with torch.inference_mode():
+        theirs = AutoModel.from_pretrained(tmp_path).eval()(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(theirs, encoder.trunk(ids).padded(), atol=1e-5, rtol=0)
+    texts = [*TEXTS, "", "北京" * 30]
+    expected = load_sentence_encoder(tmp_path, max_length=20).encode(texts).numpy()
+    export_encoder(tmp_path, tmp_path / "exported", name="wide", max_length=20)
+    exported = OnnxEncoder(tmp_path / "exported")
+    assert exported.dimension == expected.shape[1] == 40
+    np.testing.assert_allclose(exported.encode(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([exported.encode([text]) for text in texts]), expected, atol=1e-5)
+
+
+def test_parts_of_two_encoders_are_refused(tmp_path):
+    save_vectors_encoder(wide_encoder(), tmp_path / "wide")
+    other = wide_encoder()
+    other.lift = torch.nn.Linear(8, 40, bias=False)
+    save_vectors_encoder(other, tmp_path / "other")
+    (tmp_path / "wide" / WIDE_FILE).write_bytes((tmp_path / "other" / WIDE_FILE).read_bytes())
+    with pytest.raises(ValueError, match=r"lift.weight is \[40, 8\], but config.json asks for \[40, 16\]"):
+        load_vectors_encoder(tmp_path / "wide")
 
 
 # -- competition and teacher --

@@ -145,7 +145,7 @@ class SentenceBert(Section):
     name: ClassVar[str] = "sentence_bert"
 
     hidden_size: int = 96
-    """Width of a token, and of the vectors."""
+    """Width of a token, and of the vectors where there is no bag."""
     num_layers: int = 4
     """Layers of attention and feed-forward."""
     num_heads: int = 1
@@ -153,7 +153,9 @@ class SentenceBert(Section):
     intermediate_size: int = 96
     """Hidden width of the feed-forward layers."""
     max_positions: int = 160
-    """Tokens of the longest text that can ever be read."""
+    """Tokens that the layers read: without a bag of the longest text, with one of every text's beginning."""
+    bag_size: int = 0
+    """Width of a second table of words that is summed over the text and joins the layers' mean; 0 is no bag."""
     dropout: float = 0.0
     """Share of activations dropped while training."""
     temperature: float = 0.05
@@ -163,6 +165,7 @@ class SentenceBert(Section):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")
+        at_least(self, 0, "bag_size")
         share(self, "dropout")
         above(self, 0, "temperature", "teacher_temperature")
 
