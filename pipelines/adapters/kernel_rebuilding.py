@@ -32,7 +32,11 @@ def rebuild_kernel(
     if wheels.is_dir():  # they need not be fetched again
         clone.build.mkdir(exist_ok=True)
         (clone.build / "wheels").symlink_to(wheels)
-    run_podium(clone.root, arguments, {"KAGGLE_USERNAME": owner})
+    # What changed the build beside kernel.yaml.
+    flags = kernel.get("built_with") or {}
+    arguments += ["--resume"] if flags.get("resume") else []
+    mode = {str(flags["mode"]).upper(): "1"} if flags.get("mode") else {}
+    run_podium(clone.root, arguments, {"KAGGLE_USERNAME": owner, **mode})
     manifest = json.loads((clone.build / "kernels" / slug / "MANIFEST.json").read_text(encoding="utf-8"))
     return _compare(kernel, manifest)
 

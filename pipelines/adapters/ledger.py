@@ -187,6 +187,7 @@ def describe_kernel(
         "kernel": content["kernel"],
         "version": version,
         "mode": content.get("mode"),
+        "built_with": content.get("built_with"),
         "source_sha256": content.get("source_sha256"),
         "bundle_sha256": content["bundle_sha256"],
         "files": content.get("files", {}),

@@ -107,7 +107,8 @@ def build(
         kernels=[kernel] if resume else [],
     )
     texts = {f"{slug}.ipynb": notebook, METADATA: json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"}
-    manifest = _manifest(kernel, file, subject, texts, datasets)
+    flags = {"resume": resume, "mode": mode if file.mode == "train" else None}
+    manifest = _manifest(kernel, file, subject, texts, datasets, flags)
     _write(workspace, kernel, texts | {MANIFEST: manifest}, datasets)
     built = load_built_kernel(workspace, slug)
     _report(built, subject)
@@ -273,7 +274,12 @@ def _facts(subject: Subject) -> dict[str, str]:
 
 
 def _manifest(
-    kernel: str, file: KernelFile, subject: Subject, texts: Mapping[str, str], datasets: Sequence[Dataset]
+    kernel: str,
+    file: KernelFile,
+    subject: Subject,
+    texts: Mapping[str, str],
+    datasets: Sequence[Dataset],
+    flags: Mapping[str, object],
 ) -> str:
     described = [
         {"slug": dataset.slug, "kind": dataset.kind, "files": dataset.digests(), "paths": dict(dataset.paths)}
@@ -287,6 +293,7 @@ def _manifest(
         "format": FORMAT,
         "kernel": kernel,
         "mode": file.mode,
+        "built_with": dict(flags),
         "competition": subject.competition.name,
         "kaggle_slug": subject.competition.kaggle_slug,
         "experiment": subject.experiment.name,

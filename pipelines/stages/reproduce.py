@@ -17,6 +17,7 @@ from rich.console import Console
 from components.atomic_files import read_json
 from pipelines.adapters.checkout import probe, run_podium
 from pipelines.adapters.file_finder import FileFinder
+from pipelines.adapters.hidden_rerun import OWN
 from pipelines.adapters.kernel_rebuilding import rebuild_kernel
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
 from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
@@ -206,13 +207,18 @@ def _train_again(work: _Work, data: Path) -> Difference | None:
 
 
 def _lay_out_data(folder: Path, data: Path) -> None:
-    """The files of the data in the clone, with its local host's, so that they are not prepared anew."""
+    """The data in the clone, with its local host's, so that they are not prepared anew.
+
+    Files are copied; folders, which hold images, are linked to, but for those that this project makes itself.
+    """
     if folder == data:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for path in data.iterdir():
         if path.is_file():
             shutil.copy2(path, folder)
+        elif path.name not in OWN and not path.name.startswith("."):
+            (folder / path.name).symlink_to(path.resolve(), target_is_directory=True)
     answers, place = data.parent / "local_host" / data.name, folder.parent / "local_host" / folder.name
     if answers.is_dir():
         place.parent.mkdir(exist_ok=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from tiny_competition import write_lines
+from tiny_images import write_leaves
 
 from pipelines.adapters.checkout import run_podium
 from pipelines.adapters.ledger import Ledger, describe_kernel, enter_submission
+from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import list_runs, load_submissions
 from pipelines.errors import PodiumError
@@ -22,6 +24,16 @@ from pipelines.stages.winner_package import write_winner_package
 ROOT = Path(__file__).parents[2]
 REF = "local:place_names:1"
 EXPERIMENT = "experiment: smoke/mt5_adafactor"
+LEAVES = """\
+name: leaves
+competition: cassava_leaf_disease
+model: {name: xcit, architecture: xcit_nano_12_p16_224, embed_dim: 16, depth: 1, num_heads: 2}
+data: {name: images, img_size: 32}
+optimizer: {name: adamw, lr: 1e-3}
+schedule: {name: cosine, num_warmup_steps: 1}
+folds: {name: stratified, num_folds: 2}
+training: {num_steps: 3, batch_size: 8, num_threads: 1}
+"""
 COMMAND = ["train", "smoke/mt5_adafactor", "tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
 
 
@@ -42,6 +54,8 @@ def first(template, tmp_path_factory):
         shutil.copy(ROOT / name, root)
     write_lines(root / "kernels" / "tiny-kernel" / "kernel.yaml", "title: Tiny kernel", "mode: predict", EXPERIMENT)
     write_lines(root / "kernels" / "tiny-kernel" / "notebook.md", "A kernel.")
+    write_lines(root / "kernels" / "tiny-training" / "kernel.yaml", "title: Tiny training", "mode: train", EXPERIMENT)
+    write_lines(root / "kernels" / "tiny-training" / "notebook.md", "A training.")
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "all of it")
@@ -52,17 +66,19 @@ def first(template, tmp_path_factory):
     run_podium(root, ["submit", "smoke/mt5_adafactor"])
     run_podium(root, ["kernel", "build", "tiny-kernel"], {"KAGGLE_USERNAME": "alice"})
     enter_kernel(Workspace(root))
+    run_podium(root, ["kernel", "build", "tiny-training", "--resume"], {"KAGGLE_USERNAME": "alice", "SMOKE": "1"})
+    enter_kernel(Workspace(root), "tiny-training", 78)
     git(root, "add", "ledger")
     git(root, "commit", "--quiet", "--message", "a submission")
     return Workspace(root)
 
 
-def enter_kernel(workspace):
+def enter_kernel(workspace, name="tiny-kernel", ref=77):
     """As if the kernel's output, the very file of the run, had been submitted on Kaggle."""
     (run,) = list_runs(workspace.runs)
     (entry,) = load_submissions(run)
-    kernel = describe_kernel(workspace.build / "kernels" / "tiny-kernel" / "MANIFEST.json", version=2)
-    enter_submission(workspace, run, entry | {"host": "kaggle", "ref": 77}, kernel=kernel)
+    kernel = describe_kernel(workspace.build / "kernels" / name / "MANIFEST.json", version=2)
+    enter_submission(workspace, run, entry | {"host": "kaggle", "ref": ref}, kernel=kernel)
 
 
 @pytest.fixture
@@ -110,6 +126,15 @@ def test_the_kernel_of_a_submission_is_built_again(first, second):
         "  kernel     equal: alice/tiny-kernel version 2, notebook and datasets",
         "equal: the submission of kaggle:77, byte for byte",
     ]
+
+
+def test_a_kernel_is_built_again_with_the_flags_it_was_built_with(first):
+    """A version that went on from its own output, and was cut to a few steps, is not what kernel.yaml alone says."""
+    (kernel,) = [r["kernel"] for r in Ledger(first.ledger).records() if r["ref"] == "kaggle:78"]
+    assert kernel["built_with"] == {"resume": True, "mode": "smoke"}
+    screen = Console(file=io.StringIO(), width=200)
+    assert reproduce(first, "kaggle:78", console=screen), screen.file.getvalue()
+    assert "  kernel     equal: alice/tiny-training version 2, notebook and datasets" in screen.file.getvalue()
 
 
 def test_other_bytes_with_another_library(first, second):
@@ -181,6 +206,39 @@ def test_training_again_gives_the_same_weights(first):
         f"equal: the submission of {REF}, byte for byte",
     ]
     assert is_equal
+
+
+@pytest.fixture
+def orchard(first, tmp_path):
+    """A clone with a run on images that lie in folders, entered as if Kaggle had taken its submission."""
+    root = tmp_path / "orchard"
+    git(tmp_path, "clone", "--quiet", str(first.root), str(root))
+    (root / "experiments" / "leaves.yaml").write_text(LEAVES, encoding="utf-8")
+    git(root, "add", "experiments")
+    git(root, "commit", "--quiet", "--message", "an experiment on images")
+    workspace = Workspace(root)
+    write_leaves(workspace.data_dir("cassava-leaf-disease-classification"))
+    run_podium(root, ["train", "leaves", "tracking.name=none"])
+    (run,) = list_runs(workspace.runs)
+    entry = {"host": "kaggle", "competition": "cassava_leaf_disease", "ref": 5, "time": "2026-11-25T20:00:00+00:00"}
+    enter_submission(workspace, run, entry | {"sha256": file_digest(run.submission), "status": "COMPLETE"})
+    return workspace
+
+
+@pytest.mark.parametrize("retrain", [False, True])
+def test_a_competition_of_image_folders(orchard, retrain, tmp_path):
+    """The images are read where they lie, by the training too; folds are made anew."""
+    data = orchard.data_dir("cassava-leaf-disease-classification")
+    before = sorted(data.rglob("*"))
+    assert (data / "folds").is_dir()
+    screen = Console(file=io.StringIO(), width=200)
+    assert reproduce(orchard, "kaggle:5", retrain=retrain, into=tmp_path / "kept", console=screen)
+    assert screen.file.getvalue().endswith("equal: the submission of kaggle:5, byte for byte\n")
+    assert sorted(data.rglob("*")) == before
+    copy = Workspace(tmp_path / "kept").data_dir(data.name)
+    if retrain:
+        assert (copy / "train_images").is_symlink()
+        assert not (copy / "folds").is_symlink()
 
 
 def test_the_entry_points_of_a_winners_package_run(first, tmp_path):
