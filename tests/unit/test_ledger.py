@@ -191,7 +191,8 @@ def test_no_secret_is_written(workspace, monkeypatch, tmp_path):
 
 def test_a_kernel_in_the_record(workspace, tmp_path):
     manifest = {"format": 1, "kernel": "alice/tiny", "mode": "predict", "bundle_sha256": "b" * 64}
-    manifest |= {"source_sha256": "5" * 64, "files": {"tiny.ipynb": "e" * 64}}
+    manifest |= {"built_with": {"resume": False, "mode": None}, "source_sha256": "5" * 64}
+    manifest |= {"files": {"tiny.ipynb": "e" * 64}}
     manifest["datasets"] = [{"slug": "alice/tiny-weights", "kind": "weights", "files": 2}]
     path = write_lines(tmp_path / "MANIFEST.json", json.dumps(manifest))
     kernel = describe_kernel(path, version=3, dataset_versions={"alice/tiny-weights": 2}, docker_image="img@sha256:1")
@@ -201,6 +202,7 @@ def test_a_kernel_in_the_record(workspace, tmp_path):
         "kernel": "alice/tiny",
         "version": 3,
         "mode": "predict",
+        "built_with": {"resume": False, "mode": None},
         "source_sha256": "5" * 64,
         "bundle_sha256": "b" * 64,
         "files": {"tiny.ipynb": "e" * 64},
