@@ -30,6 +30,7 @@ MODES = ("hybrid", "lexical", "dense")
 PAGE, MOST = 10, 50
 TONES = {"negative", "neutral", "positive"}
 CACHED_QUERIES, CACHED_SECONDS = 500, 3600
+ADDRESS_KEYS = ("lang", "corpus", "q", "mode", "topics", "sources", "from", "to")
 
 _log = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ def show_result(language: str, corpus: str, question: Question, result: Result, 
     st.html(cards.build_line("count", say(language, "found", **numbers)))
     scale = cards.scale_of(result.hits)
     for hit in result.hits:
-        href = cards.link(lang=language, corpus=corpus, q=question.text[:MAX_QUERY], article=hit.article.id)
+        href = cards.link(address_of(corpus, question) | {"article": hit.article.id})
         st.html(cards.build_card(hit, scale, language=language, href=href))
     if len(result.hits) == question.limit < MOST:
         st.button(say(language, "more"), on_click=next_page)
@@ -244,7 +245,9 @@ def show_result(language: str, corpus: str, question: Question, result: Result, 
 def show_article(language: str, corpus: str, index: SearchIndex, article_id: str) -> None:
     """One article in full, reached by its permalink."""
     query = st.query_params.get("q", "")[:MAX_QUERY]
-    st.html(cards.build_back(say(language, "back"), cards.link(lang=language, corpus=corpus, q=query)))
+    asked: dict[str, str | list[str]] = {key: st.query_params.get_all(key) for key in ADDRESS_KEYS}
+    back = cards.link(asked | {"lang": language, "corpus": corpus, "q": query})
+    st.html(cards.build_back(say(language, "back"), back))
     row = index.store.find(article_id)
     if row is None:
         st.warning(say(language, "no_article"))
@@ -264,6 +267,11 @@ def remember(key: str, *, default: str, allowed: Container[str] | None = None) -
 
 def write_address(corpus: str, question: Question) -> None:
     """Make the address a permalink to what is shown."""
+    st.query_params.from_dict(address_of(corpus, question))
+
+
+def address_of(corpus: str, question: Question) -> dict[str, str | list[str]]:
+    """The address of a question's results, under ADDRESS_KEYS."""
     filters = question.filters
     values: dict[str, str | list[str]] = {"lang": st.session_state["lang"] or "zh", "corpus": corpus}
     values |= {"q": question.text[:MAX_QUERY]} if question.text else {}
@@ -272,7 +280,7 @@ def write_address(corpus: str, question: Question) -> None:
     values |= {"sources": list(filters.sources)} if filters.sources else {}
     values |= {"from": filters.first_date.isoformat()} if filters.first_date else {}
     values |= {"to": filters.last_date.isoformat()} if filters.last_date else {}
-    st.query_params.from_dict(values)
+    return values
 
 
 def read_date(text: str | None, facets: Facets) -> date | None:

@@ -1,6 +1,6 @@
 """A result as HTML. Every text is escaped here, whatever an article or a query holds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from urllib.parse import urlencode
@@ -63,9 +63,9 @@ def scale_of(hits: Sequence[Hit]) -> Scale:
     return Scale(max(totals, default=0.0), min(totals, default=0.0), max((hit.bm25 for hit in hits), default=0.0))
 
 
-def link(**parameters: str) -> str:
+def link(parameters: Mapping[str, str | list[str]]) -> str:
     """A permalink to a state of the page."""
-    return "?" + urlencode({key: value for key, value in parameters.items() if value})
+    return "?" + urlencode({key: value for key, value in parameters.items() if value}, doseq=True)
 
 
 def build_card(hit: Hit, scale: Scale, *, language: str, href: str) -> str:

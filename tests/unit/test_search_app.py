@@ -1,8 +1,11 @@
 """The search page, run by Streamlit's own test driver; no browser and no packaged model."""
 
+import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 from search_fakes import ARTICLES, SIMPLIFIED, HashEncoder
@@ -125,6 +128,15 @@ def test_an_article_has_a_page_of_its_own(served):
     page = html(open_page(article="c", q="经济"))
     assert "国家统计局公布的<mark>经济</mark>数据" in page
     assert "链接里的文章已不在语料中。" in notes(open_page(article="gone"))
+
+
+def test_an_article_s_page_knows_the_way_back_to_filtered_results(served):
+    question = {"lang": "zh", "corpus": "chinese_news", "q": "经济", "mode": "lexical", "topics": "neutral"}
+    question |= {"from": "2018-12-01", "to": "2019-01-28"}
+    (card,) = re.findall(r'href="[?]([^"]*article=c)"', html(open_page(**question)))
+    assert parse_qs(unescape(card)) == {key: [value] for key, value in (question | {"article": "c"}).items()}
+    (back,) = re.findall(r'href="[?]([^"]*)"', html(open_page(**question, article="c")))
+    assert parse_qs(unescape(back)) == {key: [value] for key, value in question.items()}
 
 
 @pytest.mark.parametrize(
