@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
+from components.ranks import average_ranks
 from components.text_metrics import (
     character_error_rate,
     chrf,
@@ -229,7 +229,7 @@ def _auc_of_column(truth: NDArray[np.float64], scores: NDArray[np.float64], plac
             f"targets:{place} all {len(truth)} rows are {truth[0]:g}; AUC needs both classes (stratify the folds)"
         )
     # Mann-Whitney: the positives' ranks, less what they would have among themselves, count the pairs they win.
-    wins = rankdata(scores)[truth == 1].sum() - num_positives * (num_positives + 1) / 2
+    wins = average_ranks(scores)[truth == 1].sum() - num_positives * (num_positives + 1) / 2
     return float(wins / (num_positives * num_negatives))
 
 

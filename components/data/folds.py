@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+
+from components.ranks import count_smaller
 
 NEVER = -1
 NUM_LABEL_BINS = 10
@@ -158,7 +159,7 @@ def _time(rows: _Rows) -> NDArray[np.int64]:
     One fold is the latest `valid_fraction` of the rows. Rows of equal time share a block.
     """
     times = _time_codes(rows)
-    num_earlier = rankdata(times, method="min").astype(np.int64) - 1
+    num_earlier = count_smaller(times)
     if rows.num_folds == 1:
         num_valid = min(max(round(rows.valid_fraction * rows.num_rows), 1), rows.num_rows - 1)
         folds = np.where(num_earlier >= rows.num_rows - num_valid, 0, NEVER)
@@ -233,7 +234,7 @@ def _strata(labels: NDArray[Any], num_folds: int) -> NDArray[np.int64]:
         return np.where(counts[combinations] >= num_folds, combinations, len(counts) + rarest)
     if labels.dtype.kind == "f":
         num_bins = max(min(NUM_LABEL_BINS, len(labels) // num_folds), 1)
-        num_below = rankdata(labels, method="min").astype(np.int64) - 1
+        num_below = count_smaller(labels)
         return _codes(num_below * num_bins // len(labels))
     return _codes(labels)
 

@@ -22,6 +22,12 @@ def old_mount(mount: str) -> str:
     return "/".join(parts[1:]) if kind == "models" else parts[-1]
 
 
+def model_mount(source: str) -> str:
+    """Where a Kaggle Model (`owner/model/framework/variation/version`) is mounted: its framework in small letters."""
+    owner, model, framework, *rest = source.split("/")
+    return "/".join(["models", owner, model, framework.lower(), *rest])
+
+
 def find_input(root: Path, mount: str) -> Path:
     """The folder of an input named as the new layout mounts it (`datasets/owner/slug`), wherever it lies below `root`.
 

@@ -78,6 +78,8 @@ def _namespaces(place: Place, options: Sequence[str]) -> Walls:
     root = place.scratch / "root"
     root.mkdir()
     lines = [f"mount -t tmpfs -o mode=755 tmpfs {_in(root, '/')}", *_system_lines(root)]
+    # Before the interpreter's folders, which may lie in it: a checkout below /tmp is as good as any.
+    lines += [f"mkdir -p {_in(root, '/tmp')}", f"mount -t tmpfs tmpfs {_in(root, '/tmp')}"]
     for folder in _python_folders(place.python):
         lines += _bind(root, folder, folder, is_writable=False)
     for mount, folder in place.mounts.items():
@@ -85,7 +87,7 @@ def _namespaces(place: Place, options: Sequence[str]) -> Walls:
     lines += _bind(root, place.working, Path("/kaggle/working"), is_writable=True)
     lines += _bind(root, place.source, Path("/kaggle/src"), is_writable=True)
     # The inputs' parents are on the new root itself: from here on nothing but /tmp, working and src takes a file.
-    lines += [f"mkdir -p {_in(root, '/kaggle/input')} {_in(root, '/tmp')}", f"mount -t tmpfs tmpfs {_in(root, '/tmp')}"]
+    lines += [f"mkdir -p {_in(root, '/kaggle/input')}"]
     lines += [f"mount -o remount,bind,ro {_in(root, '/')}"]
     enter = 'cd /kaggle/working && exec "$@"'
     lines += [f'exec chroot {_in(root, "/")} /bin/sh -c {shlex.quote(enter)} sh "$@"']

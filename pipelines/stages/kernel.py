@@ -5,7 +5,7 @@ The same inputs give the same bytes: no times, no paths of this machine, of the 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class Subject:
     run: RunDirectory | None
     folds: Sequence[int]
     folds_sha256: str
+    source_sha256: str = field(default_factory=hash_source)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def _load_training(workspace: Workspace, file: KernelFile, run: str | None, mode
     if starts_from_run(experiment.model):
         checkpoint = experiment.raw["model"]["checkpoint"]
         raise PodiumError(f"{name}: model.checkpoint: {checkpoint} lies on this machine only; train here")
+    _check_checkpoint(file, name, getattr(experiment.model, "checkpoint", None))
     if getattr(experiment.data, "trim_for", None) is not None:
         raise PodiumError(f"{name}: data.trim_for needs another competition's data, which a kernel lacks; train here")
     competition = load_competition(experiment.competition)
@@ -153,6 +155,28 @@ def _load_training(workspace: Workspace, file: KernelFile, run: str | None, mode
     train = competition.load_train(data_dir)
     folds = obtain_folds(experiment, competition, train, data_dir)
     return Subject(experiment, competition, None, folds.tolist(), hash_folds(train, folds))
+
+
+def _check_checkpoint(file: KernelFile, experiment: str, checkpoint: str | None) -> None:
+    """What a training begins with must be attached to the kernel, or be on the hub and the kernel on the internet."""
+    if checkpoint is None:
+        return
+    # Torch comes with them, which only a training with a checkpoint has to wait for.
+    from components.models.pretrained import KAGGLE_PREFIX
+    from pipelines.builders.checkpoints import PACKAGE_PREFIX
+
+    where = f"{experiment}: model.checkpoint: {checkpoint}"
+    if checkpoint.startswith(KAGGLE_PREFIX):
+        source = checkpoint.removeprefix(KAGGLE_PREFIX)
+        if source.lower() not in [name.lower() for name in (*file.dataset_sources, *file.model_sources)]:
+            key = "model_sources" if source.count("/") == 4 else "dataset_sources"
+            raise PodiumError(f"{where} is not attached; add {source} to {key} in kernel.yaml")
+    elif checkpoint.startswith(PACKAGE_PREFIX) or Path(checkpoint).expanduser().exists():
+        cure = "train here, or make a dataset of it and write model.checkpoint=kaggle:owner/slug under overrides"
+        raise PodiumError(f"{where} lies on this machine only; {cure}")
+    elif not file.internet:
+        cure = "attach it under model_sources and write model.checkpoint=kaggle:... under overrides"
+        raise PodiumError(f"{where} would have to be downloaded, and internet is false; {cure}")
 
 
 # -- datasets --------------------------------------------------------------------------------------------------------
@@ -219,7 +243,7 @@ def _plan(
         # Its own output is there only where it was attached.
         "resume_from": [f"notebooks/{source}" for source in (kernel, *file.kernel_sources)],
         "folds_sha256": subject.folds_sha256,
-        "source_sha256": hash_source(),
+        "source_sha256": subject.source_sha256,
         "accelerator": file.accelerator,
         "accelerator_kind": file.kind,
         "train_seconds": 3600 * file.time_limit_hours - 60 * file.reserve_minutes,
@@ -268,9 +292,9 @@ def _facts(subject: Subject) -> dict[str, str]:
         names = [f"cv/{metric}" for metric in (competition.metric, *competition.extra_metrics)]
         facts |= {name: format_score(scores[name]) for name in names if name in scores}
         facts["commit"] = f"`{(record.get('commit') or 'none')[:12]}`{' and changes' if record.get('dirty') else ''}"
-        if record.get("source_sha256") != hash_source():
+        if record.get("source_sha256") != subject.source_sha256:
             facts["trained with source"] = f"`{str(record.get('source_sha256'))[:16]}…`, sha256"
-    return facts | {"source": f"`{hash_source()[:16]}…`, sha256"}
+    return facts | {"source": f"`{subject.source_sha256[:16]}…`, sha256"}
 
 
 def _manifest(
@@ -301,7 +325,7 @@ def _manifest(
         "commit": subject.record.get("commit"),
         "config_sha256": source_bundle.digest(resolve_yaml(subject.experiment).encode()),
         "folds_sha256": subject.folds_sha256,
-        "source_sha256": hash_source(),
+        "source_sha256": subject.source_sha256,
         "timeout_seconds": round(3600 * file.time_limit_hours),
         "bundle_sha256": source_bundle.digest(_json(below)),
         **below,

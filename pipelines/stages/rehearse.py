@@ -17,6 +17,7 @@ from rich.console import Console
 from pipelines.adapters.built_kernel import REHEARSAL, BuiltKernel, load_built_kernel
 from pipelines.adapters.hidden_rerun import lay_out_data
 from pipelines.adapters.kaggle_image import obtain_image_python
+from pipelines.adapters.kernel_inputs import model_mount
 from pipelines.adapters.kernel_session import REHEARSAL as IS_REHEARSAL
 from pipelines.adapters.kernel_session import TIME_LIMIT
 from pipelines.adapters.sandbox import SandboxReport, run_kernel
@@ -154,10 +155,13 @@ class _Room:
 
     def attach(self, given: Mapping[str, Path]) -> None:
         """Add the sources that others own; every one of the metadata must be there."""
-        self.others |= given
+        self.others |= {
+            model_mount(mount.removeprefix("models/")) if mount.startswith("models/") else mount: folder
+            for mount, folder in given.items()
+        }
         metadata = self.kernel.metadata
         wanted = [f"datasets/{source}" for source in metadata["dataset_sources"]]
-        wanted += [f"models/{source}" for source in metadata["model_sources"]]
+        wanted += [model_mount(source) for source in metadata["model_sources"]]
         wanted += [f"notebooks/{source}" for source in self.file.kernel_sources]
         wanted += [f"competitions/{source}" for source in metadata["competition_sources"]]
         for mount in wanted:

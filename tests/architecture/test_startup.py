@@ -37,6 +37,7 @@ def test_what_runs_in_a_kernel_loads_neither_mlflow_nor_kaggle(module):
             {"torch", "transformers", "mlflow", "kaggle", "pandas", "accelerate"},
         ),
         ("import pipelines.build", {"torch", "transformers", "mlflow", "kaggle", "sklearn"}),
+        ("import pipelines.stages.kernel", {"torch", "transformers", "mlflow", "kaggle", "sklearn", "scipy"}),
     ],
 )
 def test_the_schema_and_the_tables_are_read_without_a_tensor_library(code, heavy):

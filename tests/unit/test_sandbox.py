@@ -1,6 +1,9 @@
 """A kernel's rehearsal room: what a kernel sees there, what it cannot do, and what is known of it afterwards."""
 
 import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,20 @@ def test_within_walls_nothing_of_this_machine_can_be_reached(tmp_path, data):
     assert report.ok, report.text
     assert report.text.splitlines() == [*["Read-only file system"] * 4, "Network is unreachable", "[] 0 True"]
     assert [path.name for path in data.iterdir()] == ["test.csv"]
+
+
+def test_an_interpreter_below_tmp_is_shown_within_walls(tmp_path):
+    """A checkout may lie there, with its environment; the kernel's own /tmp is empty but for that."""
+    if sandbox_walls._permitted() is None:
+        pytest.skip("this system permits no namespaces")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", name], check=True)
+        report = run(
+            tmp_path, "import os, sys\nprint(sys.prefix, os.listdir('/tmp'))", python=Path(name, "bin", "python")
+        )
+    assert report.ok, report.text
+    assert report.not_isolated == ()
+    assert report.text == f"{name} {[Path(name).name]}\n"
 
 
 def test_a_failing_cell_ends_the_kernel_and_is_named(tmp_path, walls):
