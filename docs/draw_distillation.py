@@ -16,23 +16,20 @@ SLACK, LEAST_SPEED = 0.05, 10
 
 def main(source: Path) -> None:
     teacher, *students = json.loads(source.read_text())
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     by_time, by_size = figure.subplots(1, 2, sharey=True)
-    for axes, key, label in (
-        (by_time, "speed", "times the teacher's speed, one thread"),
-        (by_size, "parameters", "numbers in the checkpoint"),
-    ):
-        axes.axhline(teacher["mrr"], color="black", linewidth=0.8, label="the teacher")
-        axes.axhline(teacher["mrr"] - SLACK, color="black", linewidth=0.8, linestyle=":", label="5 points below")
-        for row in students:
-            axes.plot(row[key], row["mrr"], "o", color="C1" if row is students[0] else "C0")
-            axes.annotate(row["encoder"], (row[key], row["mrr"]), (4, 4), textcoords="offset points", fontsize=8)
-        axes.set(xlabel=label)
+    for axes, key in ((by_time, "speed"), (by_size, "parameters")):
+        axes.axhline(teacher["mrr"], color="black", linewidth=0.8, label="the teacher's MRR")
+        axes.axhline(teacher["mrr"] - SLACK, color="black", linewidth=0.8, linestyle=":", label="5 points less")
+        for row, marker in zip(students, "o^sDvP", strict=False):
+            axes.plot(row[key] / (1e6 if key == "parameters" else 1), row["mrr"], marker, label=row["encoder"])
+        axes.margins(0.15)
         axes.grid(alpha=0.3)
     by_time.axvline(LEAST_SPEED, color="black", linewidth=0.8, linestyle="--", label="ten times as fast")
-    by_size.set_xscale("log")
-    by_time.set(ylabel="MRR over 1,850 questions")
-    by_time.legend(fontsize=8, loc="lower left")
+    by_time.set(xlabel="times the teacher's speed, one thread", ylabel="MRR over 1,850 questions")
+    by_size.set(xlabel="million numbers in the checkpoint", xlim=(0, None))
+    handles, labels = by_time.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4)
     figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
 
 
