@@ -67,8 +67,15 @@ class Normed:
         )
 
 
-def fold_scale(gamma: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """LayerScale folded into a weight (out, ...) and bias (out,), in `dtype`."""
+def activate(ctx: Any, x: Tensor) -> Tensor:  # noqa: ANN401
+    """GELU of x, in x's own memory where no backward pass will ask for x."""
+    return functional.gelu(x) if any(ctx.needs_input_grad) else torch.ops.aten.gelu_(x)
+
+
+def fold_scale(gamma: Tensor | None, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """LayerScale folded into a weight (out, ...) and bias (out,), in `dtype`; None where it was folded for good."""
+    if gamma is None:
+        return weight.to(dtype), bias.to(dtype)
     column = gamma.view(-1, *[1] * (weight.dim() - 1))
     return (column * weight).to(dtype), (gamma * bias).to(dtype)
 
@@ -117,7 +124,7 @@ class _AddMlp(Function):
         bias1: Tensor,
         weight2: Tensor,
         bias2: Tensor,
-        gamma: Tensor,
+        gamma: Tensor | None,
         kept: Tensor | None,
         eps: float,
         dtype: torch.dtype,
@@ -127,7 +134,7 @@ class _AddMlp(Function):
         ctx.save_for_backward(x, hidden, norm_weight, norm_bias, weight1, weight2, bias2, gamma, kept)
         ctx.eps = eps
         out_weight, out_bias = fold_scale(gamma, weight2, bias2, dtype)
-        active = functional.gelu(hidden).flatten(0, 1)  # (B N, 4 C)
+        active = activate(ctx, hidden).flatten(0, 1)  # (B N, 4 C)
         if kept is None and dtype == x.dtype:
             out = (x + out_bias).flatten(0, 1)
             return accumulate(out, active, out_weight.t()).view_as(x)
@@ -157,7 +164,7 @@ class _AddMlp(Function):
 
 
 def add_mlp(
-    x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear, gamma: Tensor, kept: Tensor | None
+    x: Tensor, norm: nn.LayerNorm, fc1: nn.Linear, fc2: nn.Linear, gamma: Tensor | None, kept: Tensor | None
 ) -> Tensor:
     """x + kept * gamma * fc2(gelu(fc1(norm(x)))) for x (B, N, C) and kept (B, 1, 1) or None."""
     x = residual(x, norm)

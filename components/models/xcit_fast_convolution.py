@@ -15,6 +15,7 @@ from torch.nn import functional
 from components.models.xcit_fast import (
     Gradient,
     Normed,
+    activate,
     add_branch,
     branch_gradient,
     compute_dtype,
@@ -136,7 +137,7 @@ class _AddLocal(Function):
         channel_bias: Tensor,
         weight2: Tensor,
         bias2: Tensor,
-        gamma: Tensor,
+        gamma: Tensor | None,
         kept: Tensor | None,
         channel_norm: ChannelNorm,
         eps: float,
@@ -146,7 +147,7 @@ class _AddLocal(Function):
         dim = x.shape[2]
         normed = as_image(Normed(x, norm_weight, norm_bias, eps, dtype).out, *grid)  # (B, C, H, W)
         local = functional.conv2d(normed, weight1.to(dtype), bias1.to(dtype), padding=1, groups=dim)
-        mixed, mean, rstd = channel_norm.apply(functional.gelu(local), channel_weight, channel_bias)
+        mixed, mean, rstd = channel_norm.apply(activate(ctx, local), channel_weight, channel_bias)
         folded_weight, folded_bias = fold_scale(gamma, weight2, bias2, dtype)
         branch = functional.conv2d(mixed, folded_weight, folded_bias, padding=1, groups=dim)
         ctx.save_for_backward(
@@ -189,7 +190,7 @@ def add_local_interaction(
     conv1: nn.Conv2d,
     channel_norm: nn.Module,
     conv2: nn.Conv2d,
-    gamma: Tensor,
+    gamma: Tensor | None,
     kept: Tensor | None,
     grid: tuple[int, int],
 ) -> Tensor:
@@ -197,7 +198,8 @@ def add_local_interaction(
     x = residual(x, norm)
     if not is_supported(channel_norm):
         image = as_image(norm(x), *grid)  # (B, C, H, W)
-        return add_branch(x, gamma * as_tokens(conv2(channel_norm(functional.gelu(conv1(image))))), kept)
+        branch = as_tokens(conv2(channel_norm(functional.gelu(conv1(image)))))
+        return add_branch(x, branch if gamma is None else gamma * branch, kept)
     added: Tensor = _AddLocal.apply(
         *(x, norm.weight, norm.bias, conv1.weight, conv1.bias, channel_norm.weight, channel_norm.bias),
         *(conv2.weight, conv2.bias, gamma, kept, ChannelNorm(channel_norm), norm.eps, compute_dtype(x), grid),
@@ -227,7 +229,7 @@ class _EmbedPixels(Function):
             out, mean, rstd = norm.apply(local, channel_weight, channel_bias)
             kept += [local, mean, rstd]
             if stage + 1 < len(norms):
-                active = functional.gelu(out)
+                active = activate(ctx, out)
         ctx.norms = norms
         ctx.save_for_backward(pixel_values, *kept, *parameters)
         return out

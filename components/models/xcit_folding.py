@@ -1,8 +1,9 @@
-"""An XCiT for inference alone, with BatchNorm folded where that is exact.
+"""An XCiT for inference alone, with BatchNorm and LayerScale folded where that is exact.
 
 In the stem the norm follows its convolution, so scale and shift become the convolution's. In local patch interaction it
 stands between GELU and a zero-padded convolution: its shift does not reach through the padding, and the map that would
-correct the border costs the pass that folding saves; there it stays.
+correct the border costs the pass that folding saves; there it stays. LayerScale becomes the last weights of its branch,
+which the training path multiplies anew in every call.
 """
 
 import copy
@@ -11,15 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from components.models.xcit import XCiT
+from components.models.xcit_fast import fold_scale
+from components.models.xcit_layers import XCABlock
 
 
 def fold_for_inference(model: XCiT) -> XCiT:
-    """A copy of the model in evaluation mode, its stem free of norms: equal logits up to rounding.
+    """A copy of the model in evaluation mode, its stem free of norms and its blocks of LayerScale: equal logits up to
+    rounding.
 
-    The copy is not for training or saving, as its stem has other parameters. GroupNorm, whose statistics are each
-    image's own, stays.
+    The copy is not for training or saving, as it has other parameters, and it always takes the fast path, which also
+    writes GELU over its argument. GroupNorm, whose statistics are each image's own, stays.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
+    folded.set_fast(True)
+    for block in folded.blocks:
+        _fold_layer_scale(block)
     for stage in folded.patch_embed.proj:
         if isinstance(stage, nn.Sequential) and isinstance(stage[1], nn.BatchNorm2d):
             convolution, norm = stage[0], stage[1]
@@ -27,6 +34,15 @@ def fold_for_inference(model: XCiT) -> XCiT:
             convolution.weight, convolution.bias = _folded(convolution.weight, norm)
             stage[1] = nn.Identity()
     return folded
+
+
+def _fold_layer_scale(block: nn.Module) -> None:
+    assert isinstance(block, XCABlock)
+    for name, last in (("gamma1", block.attn.proj), ("gamma3", block.local_mp.conv2), ("gamma2", block.mlp.fc2)):
+        assert last.bias is not None
+        weight, bias = fold_scale(getattr(block, name), last.weight, last.bias, last.weight.dtype)
+        last.weight, last.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in (weight, bias))
+        setattr(block, name, None)
 
 
 def _folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:

@@ -19,6 +19,7 @@ from components.data.image_files import ArrayImages, ImageSource, open_images
 from components.data.image_inspection import Inspection, inspect_images
 from components.models.xcit import XCiT, load_xcit, save_xcit
 from components.models.xcit_features import class_attention_maps, cross_covariance_maps
+from components.models.xcit_folding import fold_for_inference
 from components.models.xcit_weights import MEAN, STD
 from components.training.inference import Batch
 from pipelines.build import build_model
@@ -172,6 +173,9 @@ class ImageLearner(NeuralLearner):
 
     def _load_model(self, folder: Path) -> nn.Module:
         return load_xcit(folder)
+
+    def _load_predictor(self, folder: Path) -> nn.Module:
+        return fold_for_inference(load_xcit(folder))
 
     def _save_model(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, XCiT)

@@ -227,7 +227,11 @@ class NeuralLearner(ABC):
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """Predictions by all checkpoints together: the mean of their probabilities, or one joint decoding."""
         device = "cpu" if is_on_cpu(self.loop_section.device) else "cuda"
-        return self._predict_with([self._load_model(folder).to(device) for folder in checkpoints], frame)
+        return self._predict_with([self._load_predictor(folder).to(device) for folder in checkpoints], frame)
+
+    def _load_predictor(self, folder: Path) -> nn.Module:
+        """The model of a checkpoint in the form that predicts fastest."""
+        return self._load_model(folder)
 
     def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
         section, data = self.loop_section, self._encode(frame, has_labels=False)

@@ -300,15 +300,24 @@ def test_every_patch_size_has_its_grid(patch):
     assert tokens.shape == (1, height * width, 32)
 
 
-def test_folding_the_stem_changes_nothing():
+@pytest.mark.parametrize("side", [64, 192])  # by tokens and by their moments
+def test_folding_changes_nothing(side):
     torch.manual_seed(8)
-    model = create_xcit(NANO, num_classes=3, embed_dim=32, depth=1)
-    images = torch.randn(2, 3, 64, 64)
+    model = create_xcit(NANO, num_classes=3, embed_dim=32, depth=2)
+    for block in model.blocks:
+        for gamma in (block.gamma1, block.gamma2, block.gamma3):
+            torch.nn.init.uniform_(gamma, 0.5, 1.5)
+    images = torch.randn(2, 3, side, side)
     for _ in range(3):
         model.train()(images)
+    expected = model.eval()(images).logits
     folded = fold_for_inference(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.patch_embed.modules())
-    torch.testing.assert_close(folded(images).logits, model.eval()(images).logits, rtol=1e-5, atol=1e-6)
+    assert [name for name, _ in folded.blocks.named_parameters() if "gamma" in name] == []
+    kept = images.clone()
+    torch.testing.assert_close(folded(images).logits, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(images, kept)
+    torch.testing.assert_close(model(images).logits, expected, rtol=0, atol=0)
 
 
 def test_losses_take_classes_shares_and_decisions():
