@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from components.baselines.pixels import PixelBaseline
     from components.optim.schedules import Schedule
     from components.tabular_baseline import TabularBaseline
 
@@ -87,10 +88,10 @@ def _check_head(experiment: Experiment, task: str) -> None:
         raise ConfigError(f"model.head: {head!r} does not suit {experiment.competition}, a {task} task; needs {wanted}")
 
 
-def build_baseline(experiment: Experiment, task: str, num_classes: int | None) -> TabularBaseline:
+def build_baseline(experiment: Experiment, task: str, num_classes: int | None) -> TabularBaseline | PixelBaseline:
     """The experiment's scikit-learn model, not yet fitted."""
     context = ModelContext(task, num_classes, experiment.seed)
-    baseline: TabularBaseline = _build(MODELS, experiment.model, context)
+    baseline: TabularBaseline | PixelBaseline = _build(MODELS, experiment.model, context)
     return baseline
 
 
@@ -144,6 +145,7 @@ MODELS = _table(
         "sentence_bert_pretrained": sentence_bert.build_sentence_bert_pretrained,
         "bert": bert.build_bert,
         "linear_baseline": baselines.build_linear_baseline,
+        "pixel_baseline": baselines.build_pixel_baseline,
     },
 )
 OPTIMIZERS = _table("optimizer", {"adafactor": optimizers.build_adafactor, "adamw": optimizers.build_adamw})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipelines.builders.context import ModelContext
 
 if TYPE_CHECKING:
+    from components.baselines.pixels import PixelBaseline
     from components.tabular_baseline import TabularBaseline
 
 
@@ -24,3 +25,9 @@ def build_linear_baseline(
         strength=strength,
         seed=context.seed,
     )
+
+
+def build_pixel_baseline(context: ModelContext, *, estimator: str) -> PixelBaseline:
+    from components.baselines.pixels import PixelBaseline
+
+    return PixelBaseline(estimator=estimator, num_classes=context.num_classes or 2)

@@ -21,7 +21,7 @@ from pipelines.config.experiment_file import (
     read_values,
     run_name,
 )
-from pipelines.config.schema import DEFAULT_CHOICES, SECTIONS, STEP_SECTIONS, Experiment, Values
+from pipelines.config.schema import DEFAULT_CHOICES, SECTIONS, STEP_SECTIONS, STEPLESS_MODELS, Experiment, Values
 from pipelines.config.sections.section import Section
 from pipelines.config.values import Scalar, checked_value, field_types
 from pipelines.config.workspace import Workspace
@@ -215,13 +215,13 @@ def _drop_step_sections(drafts: dict[str, Draft | None], layers: Sequence[Layer]
     Those of a layer below the one that chose the model are passed over; beside or above it they are a mistake.
     """
     model = drafts["model"]
-    if model is None or model.choice != "linear_baseline":
+    if model is None or model.choice not in STEPLESS_MODELS:
         return
     chooser = layers.index(model.sources["name"])
     for kind in STEP_SECTIONS:
         for layer in layers[chooser:]:
             if kind in layer.values:
-                layer.refuse(f"{kind}: linear_baseline is fitted in one piece and has none; remove the section")
+                layer.refuse(f"{kind}: {model.choice} is fitted in one piece and has none; remove the section")
         drafts[kind] = None
 
 

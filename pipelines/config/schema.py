@@ -9,11 +9,12 @@ from typing import Any
 
 from components.training.activation_plans import parse_plan
 from pipelines.config.checks import at_least
-from pipelines.config.sections.data import Articles, Images, Segments, Table, Text
+from pipelines.config.sections.data import Articles, Images, Pixels, Segments, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
 from pipelines.config.sections.model import (
     Bert,
     LinearBaseline,
+    PixelBaseline,
     SentenceBert,
     SentenceBertPretrained,
     T5FromScratch,
@@ -38,8 +39,16 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
         "sentence_bert_pretrained": SentenceBertPretrained,
         "bert": Bert,
         "linear_baseline": LinearBaseline,
+        "pixel_baseline": PixelBaseline,
     },
-    "data": {"text": Text, "images": Images, "articles": Articles, "segments": Segments, "table": Table},
+    "data": {
+        "text": Text,
+        "images": Images,
+        "articles": Articles,
+        "segments": Segments,
+        "table": Table,
+        "pixels": Pixels,
+    },
     "optimizer": {"adafactor": Adafactor, "adamw": AdamW},
     "schedule": {"constant": Constant, "linear": Linear, "cosine": Cosine, "inverse_sqrt": InverseSqrt},
     "training": {"loop": Loop},
@@ -55,7 +64,10 @@ SECTIONS: dict[str, dict[str, type[Section]]] = {
 }
 
 STEP_SECTIONS = ("optimizer", "schedule", "training")
-"""What only a model that is trained step by step has; the linear baseline's experiments go without."""
+"""What only a model that is trained step by step has; the baselines' experiments go without."""
+
+STEPLESS_MODELS = ("linear_baseline", "pixel_baseline")
+"""Fitted in one piece."""
 
 DATA_OF_MODELS = {
     "t5_from_scratch": "text",
@@ -65,6 +77,7 @@ DATA_OF_MODELS = {
     "sentence_bert_pretrained": "articles",
     "bert": "segments",
     "linear_baseline": "table",
+    "pixel_baseline": "pixels",
 }
 """Model -> the one kind of examples it takes."""
 
@@ -90,16 +103,25 @@ class Experiment:
     """Seed of weights, order and dropout; the folds have their own."""
     fold: str = "each"
     """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
-    model: T5FromScratch | T5Pretrained | XCiT | SentenceBert | SentenceBertPretrained | Bert | LinearBaseline
+    model: (
+        T5FromScratch
+        | T5Pretrained
+        | XCiT
+        | SentenceBert
+        | SentenceBertPretrained
+        | Bert
+        | LinearBaseline
+        | PixelBaseline
+    )
     """What is trained."""
-    data: Text | Images | Articles | Segments | Table
+    data: Text | Images | Articles | Segments | Table | Pixels
     """How rows become examples."""
     optimizer: Adafactor | AdamW | None = None
-    """How gradients become steps; left out with linear_baseline."""
+    """How gradients become steps; left out with a baseline."""
     schedule: Constant | Linear | Cosine | InverseSqrt | None = None
-    """The learning rate over the run; left out with linear_baseline."""
+    """The learning rate over the run; left out with a baseline."""
     training: Loop | None = None
-    """How long, in what portions, and what is kept; left out with linear_baseline."""
+    """How long, in what portions, and what is kept; left out with a baseline."""
     folds: Holdout | KFold | Time
     """How training rows are split; the competition's own way where the section is left out."""
     tracking: MLflow | JsonLines | NoTracking

@@ -43,10 +43,17 @@ def _create_table_learner(experiment: Experiment, competition: Competition, run:
     return TableLearner(experiment, competition, run)
 
 
+def _create_pixel_learner(experiment: Experiment, competition: Competition, run: RunDirectory) -> Learner:
+    from pipelines.engine.pixel_learner import PixelLearner
+
+    return PixelLearner(experiment, competition, run)
+
+
 _LEARNERS: dict[str, Callable[[Experiment, Competition, RunDirectory], Learner]] = {
     "text": _create_text_learner,
     "images": _create_image_learner,
     "articles": _create_sentence_learner,
     "segments": _create_encoder_learner,
     "table": _create_table_learner,
+    "pixels": _create_pixel_learner,
 }

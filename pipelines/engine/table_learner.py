@@ -8,7 +8,7 @@ import numpy as np
 from pandas import DataFrame
 
 from components.atomic_files import atomic_folder
-from components.tabular_baseline import TabularBaseline, load_tabular_baseline
+from components.tabular_baseline import load_tabular_baseline
 from pipelines.build import build_baseline
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
@@ -31,10 +31,8 @@ class TableLearner:
 
     def fit(self, job: FoldJob) -> FitResult:
         """Fit on the fold's training rows and save."""
-        baseline: TabularBaseline = build_baseline(
-            self.experiment, self.competition.task, count_classes(self.competition)
-        )
-        baseline.fit(job.train[list(self.competition.input_columns)], encode_labels(self.competition, job.train))
+        baseline: Any = build_baseline(self.experiment, self.competition.task, count_classes(self.competition))
+        baseline.fit(self._inputs(job.train), encode_labels(self.competition, job.train))
         with atomic_folder(job.folder / CHECKPOINT) as folder:
             baseline.save(folder)
         return FitResult(checkpoint=CHECKPOINT, num_steps=1)
@@ -45,8 +43,14 @@ class TableLearner:
 
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """The mean over the folds' baselines; for text the first one's."""
-        inputs = frame[list(self.competition.input_columns)]
-        outputs: list[Any] = [load_tabular_baseline(folder).predict(inputs) for folder in checkpoints]
+        inputs = self._inputs(frame)
+        outputs: list[Any] = [self._load(folder).predict(inputs) for folder in checkpoints]
         if self.competition.task == "text_to_text":
             return frame_texts(frame, outputs[0], [0.0] * len(frame))
         return frame_probabilities(self.competition, frame, np.mean(outputs, axis=0))
+
+    def _inputs(self, frame: DataFrame) -> Any:  # noqa: ANN401 - what the baseline's own fit takes
+        return frame[list(self.competition.input_columns)]
+
+    def _load(self, folder: Path) -> Any:  # noqa: ANN401 - a baseline
+        return load_tabular_baseline(folder)

@@ -58,6 +58,24 @@ def test_a_run_on_an_array_is_whole_repeatable_and_drawn(workspace, capsys, tmp_
     assert (tmp_path / "out" / "submission.csv").read_bytes() == expected
 
 
+def test_pixels_alone_are_an_experiment_too(workspace):
+    overrides = ["tracking.name=none", "data.max_train_rows=40"]
+    podium(workspace, "train", "fashion_nearest_neighbours", *overrides)
+    (run,) = runs_of(workspace, "fashion_nearest_neighbours")
+    (kept,) = run.path.rglob("pixels.npy")
+    assert np.load(kept).shape == (40, 1, 28, 28)
+    expected = run.submission.read_bytes()
+    run.submission.unlink()
+    podium(workspace, "predict", "fashion_nearest_neighbours")
+    assert run.submission.read_bytes() == expected
+
+
+def test_pixels_want_images_and_classes(workspace, capsys):
+    overrides = ["model.name=pixel_baseline", "data.name=pixels"]
+    message = refused(workspace, capsys, "train", "bbc_headlines_linear", *overrides)
+    assert message == "data.name: pixels, but bbc_headlines has no images; needs the data of its own kind"
+
+
 def test_the_mirrored_view_is_averaged(workspace):
     for tta in ("none", "flip"):
         podium(workspace, "train", "smoke/xcit_nano_fashion", *QUICK, "training.num_steps=2", f"data.tta={tta}")

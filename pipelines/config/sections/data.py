@@ -102,6 +102,24 @@ class Table(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels(Section):
+    """Images as rows of pixels, for models that look at each pixel by itself."""
+
+    name: ClassVar[str] = "pixels"
+
+    img_size: int = 28
+    """Side in pixels that images are brought to: the shorter side is resized to it, the middle is kept."""
+    in_chans: int = 1
+    """Channels: 1 for grey, which colour images are then turned to, 3 for colour."""
+    max_train_rows: int | None = 10_000
+    """Fit on so many rows, drawn with the experiment's seed; null takes all. An SVM's time grows with the square."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "img_size", "max_train_rows")
+        _check_channels(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Articles(Section):
     """Titles and bodies as pairs that belong together, or as texts whose likeness a teacher knows."""
 
@@ -191,9 +209,13 @@ class Images(Section):
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range; needs a chance from 0 to 1")
 
 
-def _check_pixels(data: Images) -> None:
+def _check_channels(data: Pixels | Images) -> None:
     if data.in_chans not in (1, 3):
         raise ValueError(f"in_chans: {data.in_chans} is not known; needs 1 (grey) or 3 (colour)")
+
+
+def _check_pixels(data: Images) -> None:
+    _check_channels(data)
     if data.normalisation == "imagenet" and data.in_chans != 3:
         raise ValueError(f"normalisation: 'imagenet' with in_chans: {data.in_chans}; needs data, or in_chans: 3")
     if not 0 < data.crop_scale <= 1:

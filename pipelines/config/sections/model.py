@@ -10,6 +10,7 @@ from pipelines.config.sections.section import Section
 HEADS = ("seq2seq", "classifier")
 FEED_FORWARDS = ("relu", "gated-gelu")
 ESTIMATORS = ("auto", "linear", "boosting")
+PIXEL_ESTIMATORS = ("nearest_neighbours", "logistic_regression", "svm_rbf")
 XCIT_SIZES = ("patch_size", "embed_dim", "depth", "cls_attn_layers", "num_heads", "eta")
 POOLINGS = ("mean", "cls", "max", "attention", "pooler")
 FROZEN = ("none", "embeddings", "encoder")
@@ -246,6 +247,19 @@ class LinearBaseline(Section):
         one_of(self, "estimator", ESTIMATORS)
         at_least(self, 1, "max_features")
         above(self, 0, "strength")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelBaseline(Section):
+    """A model of scikit-learn on an image's pixels: the row that everything with an eye for shapes should beat."""
+
+    name: ClassVar[str] = "pixel_baseline"
+
+    estimator: str = "svm_rbf"
+    """nearest_neighbours (k = 5), logistic_regression, or svm_rbf."""
+
+    def __post_init__(self) -> None:
+        one_of(self, "estimator", PIXEL_ESTIMATORS)
 
 
 def starts_from_run(section: Section) -> bool:
