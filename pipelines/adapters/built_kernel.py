@@ -14,7 +14,7 @@ from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
 MANIFEST, METADATA, DATASET_METADATA = "MANIFEST.json", "kernel-metadata.json", "dataset-metadata.json"
-REHEARSAL = "rehearsal.json"
+REHEARSAL, IMAGE_REHEARSAL = "rehearsal.json", "rehearsal-kaggle.json"
 NO_OWNER = "local"
 
 

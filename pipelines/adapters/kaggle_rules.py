@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.adapters.built_kernel import NO_OWNER, REHEARSAL, BuiltKernel
+from pipelines.adapters.built_kernel import IMAGE_REHEARSAL, NO_OWNER, REHEARSAL, BuiltKernel
 from pipelines.config.kernel_file import KernelFile, slugify
 from pipelines.credentials import find_secrets, known_secrets
 from pipelines.tables import format_bytes, format_duration
@@ -142,6 +142,9 @@ def check_rehearsal(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     if not report["ok"] or report["bundle_sha256"] != kernel.bundle_sha256:
         yield _bad("rehearsal", f"{'failed' if not report['ok'] else 'of another build'}; {cure}")
         return
+    with_image = _read_rehearsal(kernel.folder / IMAGE_REHEARSAL)
+    if with_image is not None and not with_image["ok"] and with_image["bundle_sha256"] == kernel.bundle_sha256:
+        yield _bad("rehearsal", f"failed with Kaggle's libraries; {cure} --image kaggle")
     yield _ok("rehearsal", f"{len(report['cases'])} cases, {format_bytes(report['peak_bytes'])} at most")
     yield from _forecast(report, file)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from pipelines.adapters.built_kernel import REHEARSAL, BuiltKernel, load_built_kernel
+from pipelines.adapters.built_kernel import IMAGE_REHEARSAL, REHEARSAL, BuiltKernel, load_built_kernel
 from pipelines.adapters.hidden_rerun import lay_out_data
 from pipelines.adapters.kaggle_image import obtain_image_python
 from pipelines.adapters.kernel_inputs import model_mount
@@ -116,7 +116,7 @@ def rehearse(
         if result.problem:
             break
     summary = _summarise(kernel, image, results, isolation)
-    name = REHEARSAL if image == "here" else f"rehearsal-{image}.json"
+    name = REHEARSAL if image == "here" else IMAGE_REHEARSAL
     (kernel.folder / name).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     _print(console, results, isolation)
     if failed := next((result for result in results if result.problem), None):

@@ -142,6 +142,10 @@ def test_the_forecast_multiplies_what_the_rehearsal_measured(tmp_path):
     assert bad(kernel) == ["rehearsal: of another build; run: podium kernel rehearse tiny-task"]
     write_report(kernel, ok=False)
     assert bad(kernel) == ["rehearsal: failed; run: podium kernel rehearse tiny-task"]
+    (kernel.folder / "rehearsal.json").rename(kernel.folder / "rehearsal-kaggle.json")
+    write_report(kernel)
+    cure = "run: podium kernel rehearse tiny-task --image kaggle"
+    assert bad(kernel) == [f"rehearsal: failed with Kaggle's libraries; {cure}"]
 
 
 @pytest.mark.parametrize("place", ["words", "source", "config", "dataset", "key of the environment", "kaggle.json"])
