@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.adapters.built_kernel import IMAGE_REHEARSAL, NO_OWNER, REHEARSAL, BuiltKernel
 from pipelines.config.kernel_file import KernelFile, slugify
-from pipelines.credentials import find_secrets, known_secrets
+from pipelines.credentials import MIN_LENGTH, find_secrets, known_secrets
 from pipelines.tables import format_bytes, format_duration
 
 MAX_SOURCE_BYTES = 1_000_000
@@ -26,6 +26,9 @@ SESSION_HOURS = {"cpu": 12.0, "gpu": 12.0, "tpu": 9.0}
 MACHINE_GB = {"cpu": 30.0, "gpu": 29.0, "tpu": 330.0}
 UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".gz", ".bz2", ".xz")
 FREE_FOR_ALL = ("none", "NvidiaTeslaT4", "TpuV5E8")
+
+# No secret that is looked for is shorter.
+_READABLE = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}" % MIN_LENGTH)
 
 OK, BAD, UNKNOWN = "ok", "wrong", "not checked"
 
@@ -197,10 +200,17 @@ def list_uploaded_texts(kernel: BuiltKernel) -> Iterator[tuple[str, str]]:
 
     for path in kernel.uploaded_files():
         content = path.read_bytes()
-        yield path.name, content.decode("utf-8", errors="replace")
+        yield path.name, _words_of(content)
         packed = unpack_notebook(content) if path == kernel.code_file else unpack_packed(path.name, content)
         for name, inner in packed.items():
             yield f"{path.name}: {name}", inner.decode("utf-8", errors="replace")
+
+
+def _words_of(content: bytes) -> str:
+    """A text as it is; of weights only what could be read: the patterns would take minutes over their noise."""
+    if b"\0" not in content:
+        return content.decode("utf-8", errors="replace")
+    return b"\n".join(_READABLE.findall(content)).decode("ascii")
 
 
 RULES: tuple[Rule, ...] = (
