@@ -1,7 +1,7 @@
 # The front door. `make help` lists the targets; each one brings .venv up by itself, and a second call costs nothing.
 # EXP names an experiment, RUN a run, SET overrides fields: make experiment EXP=mt5_adafactor SET="optimizer.lr=5e-4"
 .DEFAULT_GOAL := help
-.PHONY: help setup data experiment resume find-lr predict kernel rehearse push submit reproduce compare new runs ui test check bench lock
+.PHONY: help setup data experiment resume find-lr predict kernel rehearse push submit reproduce compare new runs ui test nightly check bench lock
 .PHONY: format clean app
 
 PYTHON ?= python3
@@ -55,6 +55,8 @@ app: $(STAMP)  ## the search page on http://127.0.0.1:8501, its corpora indexed 
 	@$(BIN)/podium search app
 test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(or $(PYTEST),tests)
+nightly: $(STAMP)  ## what make test leaves out: models at their full sizes, half an hour and 16 GB
+	@OMP_NUM_THREADS=2 $(BIN)/pytest -m nightly tests/nightly
 check: $(STAMP)  ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config setup.cfg
 bench: $(STAMP)  ## run BENCH=tracking, or list what there is

@@ -300,6 +300,22 @@ def test_every_patch_size_has_its_grid(patch):
     assert tokens.shape == (1, height * width, 32)
 
 
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
+def test_one_image_has_half_the_gradients_of_itself_twice(fast, is_training):
+    # timm's has not: torch's BatchNorm misreads the strides of one image's transposed gradient
+    torch.manual_seed(3)
+    model = create_xcit(NANO, num_classes=3, embed_dim=32, depth=1, fast=fast).double().train(is_training)
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    gradients = []
+    for images in (image, torch.cat([image, image])):
+        model.zero_grad()
+        train_once(model, images)
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(2.0 * one, two, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("side", [64, 192])  # by tokens and by their moments
 def test_folding_changes_nothing(side):
     torch.manual_seed(8)

@@ -1,0 +1,63 @@
+"""Every published XCiT against timm's at the sizes it is used at; `make test` has them at 64 x 96 pixels."""
+
+import pytest
+import timm
+import torch
+
+from components.models.xcit import PUBLISHED, create_xcit
+
+SIZES = [(224, 224), (384, 384), (200, 312)]
+# Some gradients are zero but for rounding, as a softmax does not see what its keys have in common
+LEAST = 1e-3
+# With one image torch 2.14 gives timm's stem gradients that are not half of those of the image twice; ours are
+BATCH = 2
+
+pytestmark = pytest.mark.nightly
+
+
+def run(model, images):
+    """Logits and the gradients of all weights, by name."""
+    output = model(images)
+    logits = getattr(output, "logits", output)
+    logits.square().sum().backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return {"logits": logits.detach(), **found}
+
+
+def build_twins(name, size):
+    torch.manual_seed(0)
+    theirs = timm.create_model(name).eval()
+    ours = create_xcit(name).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours, torch.randn(BATCH, 3, *size)
+
+
+def distances(found, expected):
+    """Of each tensor the largest difference, as a share of its largest number."""
+    assert found.keys() == expected.keys()
+    return {
+        name: float((found[name] - value).abs().max()) / max(float(value.abs().max()), LEAST)
+        for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith("_224")])
+def test_a_published_size_computes_timms_numbers(name, size):
+    theirs, ours, images = build_twins(name, size)
+    apart = distances(run(ours.double(), images.double()), run(theirs.double(), images.double()))
+    worst = max(apart, key=lambda key: apart[key])
+    assert apart[worst] <= 1e-9, worst
+
+
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "xcit_small_12_p16_224", "xcit_small_12_p8_224"])
+def test_float32_rounds_no_worse_than_timm(name, size):
+    theirs, ours, images = build_twins(name, size)
+    found, beside = run(ours, images), run(theirs, images)
+    for parameter in theirs.parameters():
+        parameter.grad = None
+    exact = run(theirs.double(), images.double())
+    apart, theirs_apart = distances(found, exact), distances(beside, exact)
+    assert apart["logits"] <= 1e-5
+    assert max(apart.values()) <= max(1e-5, 1.5 * max(theirs_apart.values()))
