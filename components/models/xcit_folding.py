@@ -20,8 +20,8 @@ def fold_for_inference(model: XCiT) -> XCiT:
     """A copy of the model in evaluation mode, its stem free of norms and its blocks of LayerScale: equal logits up to
     rounding.
 
-    The copy is not for training or saving, as it has other parameters, and it always takes the fast path, which also
-    writes GELU over its argument. GroupNorm, whose statistics are each image's own, stays.
+    The copy is not for training or saving, as it has other parameters; it is set to the fast path, which also writes
+    GELU over its argument. GroupNorm, whose statistics are each image's own, stays.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     folded.set_fast(True)

@@ -209,9 +209,9 @@ class XCABlock(nn.Module):
         """Tokens (B, N, C) of a grid of `height` x `width` -> (B, N, C)."""
         if is_fast(self):
             return self._forward_fast(x, height, width)
-        x = x + self._dropped(self.gamma1 * self.attn(self.norm1(x)))
-        x = x + self._dropped(self.gamma3 * self.local_mp(self.norm3(x), height, width))
-        return x + self._dropped(self.gamma2 * self.mlp(self.norm2(x)))
+        x = x + self._dropped(_scaled(self.attn(self.norm1(x)), self.gamma1))
+        x = x + self._dropped(_scaled(self.local_mp(self.norm3(x), height, width), self.gamma3))
+        return x + self._dropped(_scaled(self.mlp(self.norm2(x)), self.gamma2))
 
     def _forward_fast(self, x: Tensor, height: int, width: int) -> Tensor:
         attn_drop = self.attn.attn_drop.p if self.training else 0.0
@@ -232,6 +232,11 @@ class XCABlock(nn.Module):
     def _dropped(self, branch: Tensor) -> Tensor:
         kept = self._path_kept(branch)
         return branch if kept is None else branch * kept
+
+
+def _scaled(branch: Tensor, gamma: Tensor | None) -> Tensor:
+    """LayerScale; None where it was folded into the branch."""
+    return branch if gamma is None else gamma * branch
 
 
 def _draw_kept_weights(x: Tensor, attn: XCA, p: float) -> Tensor | None:

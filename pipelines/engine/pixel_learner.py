@@ -1,5 +1,6 @@
 """Classical models on a competition's images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ class PixelLearner(TableLearner):
         """Fit on at most `max_train_rows` of the fold's rows, drawn with the experiment's seed."""
         most = self.section.max_train_rows
         if most is not None and len(job.train) > most:
-            train = job.train.sample(most, random_state=self.experiment.seed)
-            job = FoldJob(job.name, job.folder, train, job.valid, job.seed, job.observer)
+            job = replace(job, train=job.train.sample(most, random_state=self.experiment.seed))
         return super().fit(job)
 
     def _inputs(self, frame: DataFrame) -> Any:  # noqa: ANN401 - (N, C, S, S) uint8

@@ -11,6 +11,8 @@ from components.models.xcit import PUBLISHED, create_xcit
 SIZES = [(224, 224), (384, 384), (200, 312)]
 # Some gradients are zero but for rounding, as a softmax does not see what its keys have in common
 LEAST = 1e-3
+# In float32, where a temperature's gradient is a sum that nearly cancels
+KNOWN_WORSE = ("xcit_nano_12_p16_224", (200, 312))
 
 pytestmark = pytest.mark.nightly
 
@@ -53,8 +55,10 @@ def test_a_published_size_computes_timms_numbers(name, size):
 
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 @pytest.mark.parametrize("name", ["xcit_nano_12_p16_224", "xcit_small_12_p16_224", "xcit_small_12_p8_224"])
-def test_float32_rounds_as_timm_does(name, size):
-    """Against timm's numbers in float64. A temperature's gradient, a sum that nearly cancels, is 3e-5 from them."""
+def test_float32_rounds_as_timm_does(name, size, request):
+    """Against timm's numbers in float64."""
+    if (name, size) == KNOWN_WORSE:
+        request.applymarker(pytest.mark.xfail(reason="3.0e-5 in a temperature's gradient, timm's worst is 1.6e-5"))
     theirs, ours, images = build_twins(name, size)
     found, beside = run(ours, images), run(theirs, images)
     for parameter in theirs.parameters():
@@ -62,5 +66,5 @@ def test_float32_rounds_as_timm_does(name, size):
     exact = run(theirs.double(), images.double())
     apart, theirs_apart = distances(found, exact), distances(beside, exact)
     assert apart["logits"] <= 1e-5
-    assert max(apart.values()) <= 1e-4
+    assert max(apart.values()) <= max(1e-5, 1.5 * max(theirs_apart.values()))
     assert median(apart.values()) <= 1.5 * median(theirs_apart.values())

@@ -333,6 +333,8 @@ def test_folding_changes_nothing(side):
     kept = images.clone()
     torch.testing.assert_close(folded(images).logits, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(images, kept)
+    folded.set_fast(False)  # what torch.compile and export see
+    torch.testing.assert_close(folded(images).logits, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model(images).logits, expected, rtol=0, atol=0)
 
 
