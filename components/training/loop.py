@@ -25,7 +25,7 @@ from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
 from components.training.ema import WeightAverage
 from components.training.history import History
-from components.training.host_memory import give_back_memory
+from components.training.host_memory import give_back_memory, keep_freed_memory
 from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window
 from components.training.resume import Progress, TrainingState
 
@@ -130,6 +130,7 @@ class TrainingLoop:
         self.history.rewind(self.progress.history_bytes)
         if self.memory is not None:
             self.progress.activation_plan = self.memory.begin(self.progress.activation_plan)
+        keep_freed_memory()
         self.last_log = (self.progress.step, time.perf_counter())
         self.model.train()
         windows = self._windows()
