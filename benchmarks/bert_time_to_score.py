@@ -7,16 +7,14 @@ Both fine-tune the same weights, head included (a linear layer on the mean of to
 BertForSequenceClassification's), on bbc_headlines' 1,492 training rows with AdamW (fused, lr 1e-4, the head's its own,
 no weight decay), a warm-up and a linear decay, batches of 16 grouped by length, dropout 0.1, gradients clipped at 1.
 Both are scored on the 600 test headlines at the same steps, in the same batches, each by its own model. Neither writes
-checkpoints, nor logs or a progress bar. They take turns from evaluation to evaluation, so that a busy machine slows
-both, and a clock runs only during its owner's turns.
+checkpoints, nor logs or a progress bar. They take turns from evaluation to evaluation, each in a process of its own
+(`taking_turns.py`).
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,17 @@ import numpy as np
 import torch
 import transformers
 from accelerate import Accelerator
-from g2p_time_to_score import Clock, Point, Silent, Turns
+from taking_turns import Clock, Point, Silent, evaluation_steps, first_point, print_ratios, take_turns
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
-    PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     get_linear_schedule_with_warmup,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers_trainer import silence, train_theirs
 
 from components.data.batching import count_steps
 from components.data.text import EncodedTexts, TextCollator
@@ -65,7 +62,8 @@ class Headlines:
         self.train, self.test, self.answers = EncodedTexts(ids[0], labels[0]), EncodedTexts(ids[1]), labels[1]
         self.collate = TextCollator(tokenizer.pad_id)
 
-    def score(self, logits: Tensor) -> float:
+    def score(self, model: nn.Module) -> float:
+        logits = predict_logits(model, self.test, self.collate, batch_size=EVAL_BATCH)
         return float((logits.argmax(1).numpy() == self.answers).mean())
 
 
@@ -118,17 +116,9 @@ class Unsaved(TrainingLoop):
 
 
 def run_ours(race: Race, clock: Clock) -> None:
-    task = race.task
+    task, steps = race.task, evaluation_steps(race.num_steps, race.eval_every)
     model = load_bert(race.weights)
     model.encoder.train_used_rows({token for text in task.train.sources for token in text})  # type: ignore[operator]
-    steps = iter(range(race.eval_every, race.num_steps + race.eval_every, race.eval_every))
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        def predict() -> Any:  # noqa: ANN401
-            return predict_logits(model, task.test, task.collate, batch_size=EVAL_BATCH)
-
-        return {"valid/accuracy": clock.evaluate(min(next(steps), race.num_steps), predict)}
-
     loop = Unsaved(
         accelerator=Accelerator(cpu=True),
         model=model,
@@ -136,69 +126,42 @@ def run_ours(race: Race, clock: Clock) -> None:
         schedule=build_linear(num_steps=race.num_steps, num_warmup_steps=NUM_WARMUP_STEPS, final_factor=0.0),
         data=task.train,
         collate=task.collate,
-        evaluate=evaluate,
+        evaluate=lambda model: {"valid/accuracy": clock.evaluate(next(steps), lambda: task.score(model))},
         save_model=lambda model, folder: None,
         settings=LoopSettings(
             num_steps=race.num_steps, batch_size=BATCH, eval_every_steps=race.eval_every, seed=race.seed
         ),
-        folder=race.folder,
+        folder=race.folder / "ours",
         observer=Silent(),
     )
     clock.start()
     loop.run()
 
 
-class Evaluation(TrainerCallback):
-    """Scores transformers' model at the steps at which ours is scored."""
-
-    def __init__(self, race: Race, clock: Clock) -> None:
-        self.race, self.clock = race, clock
-
-    def on_step_end(self, args: object, state: Any, control: object, model: Any = None, **rest: object) -> None:  # noqa: ANN401
-        if state.global_step % self.race.eval_every == 0 or state.global_step == self.race.num_steps:
-            task = self.race.task
-            self.clock.evaluate(
-                state.global_step, lambda: predict_logits(model, task.test, task.collate, batch_size=EVAL_BATCH)
-            )
-            model.train()
-
-
 def run_theirs(race: Race, clock: Clock) -> None:
+    silence()
     auto_model: Any = AutoModelForSequenceClassification
     is_mean = race.pooling == "mean"
     model: Any = TheirMeanClassifier(race.weights) if is_mean else auto_model.from_pretrained(race.weights)
     optimizer = build_optimizer(model, race.head_lr)
-    # The switch has changed its name between versions.
-    names = {field.name for field in fields(TrainingArguments)}
-    by_length: dict[str, Any] = {"group_by_length": True}
-    if "train_sampling_strategy" in names:
-        by_length = {"train_sampling_strategy": "group_by_length"}
-    arguments = TrainingArguments(
-        output_dir=str(race.folder),
+    train_theirs(
+        model,
+        clock,
+        trainer=Trainer,
+        arguments=TrainingArguments,
+        data=race.task.train,
+        collate=race.task.collate,
+        optimizers=(optimizer, get_linear_schedule_with_warmup(optimizer, NUM_WARMUP_STEPS, race.num_steps)),
+        score=race.task.score,
+        eval_every=race.eval_every,
+        folder=race.folder / "theirs",
         per_device_train_batch_size=BATCH,
         max_steps=race.num_steps,
         max_grad_norm=1.0,
         seed=race.seed,
         use_cpu=True,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
         dataloader_pin_memory=False,
-        **by_length,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=race.task.train,
-        data_collator=race.task.collate,
-        optimizers=(optimizer, get_linear_schedule_with_warmup(optimizer, NUM_WARMUP_STEPS, race.num_steps)),
-        callbacks=[Evaluation(race, clock)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    clock.start()
-    trainer.train()
 
 
 CONTENDERS = {"ours": run_ours, "transformers": run_theirs}
@@ -206,62 +169,29 @@ CONTENDERS = {"ours": run_ours, "transformers": run_theirs}
 
 def race_once(task: Headlines, options: argparse.Namespace, seed: int) -> dict[str, list[Point]]:
     """The points of each contender; the seed decides who begins."""
-    names = list(CONTENDERS) if seed % 2 else list(CONTENDERS)[::-1]
-    turns = Turns(names)
-    clocks = {name: Clock(name, turns, task, "cpu") for name in names}  # type: ignore[arg-type]
     per_epoch = count_steps(len(task.train), BATCH, 1, 1)
+    steps, every = per_epoch * options.epochs, -(-per_epoch // options.evals)
     seed_everything(seed)
     with tempfile.TemporaryDirectory() as folder:
         model = load_bert(find_checkpoint(ENCODER), num_outputs=len(TOPICS), pooling=options.pooling)
         weights = save_bert(model, Path(folder) / "weights")
-
-        def run(name: str) -> None:
-            torch.set_num_threads(options.threads)  # holds for the thread that asks
-            try:
-                turns.wait(name)
-                steps = per_epoch * options.epochs
-                every = -(-per_epoch // options.evals)
-                race = Race(task, weights, Path(folder) / name, steps, every, seed, options.head_lr, options.pooling)
-                CONTENDERS[name](race, clocks[name])
-            except BaseException:
-                turns.has_failed = True
-                raise
-            finally:
-                turns.hand_over(name, leaves=True)
-
-        with ThreadPoolExecutor(len(names)) as pool:
-            for result in as_completed([pool.submit(run, name) for name in names]):
-                result.result()
-    return {name: clocks[name].points for name in CONTENDERS}
+        race = Race(task, weights, Path(folder), steps, every, seed, options.head_lr, options.pooling)
+        return take_turns(CONTENDERS, race, num_threads=options.threads, first="ours" if seed % 2 else "transformers")
 
 
 def print_races(races: Sequence[dict[str, list[Point]]], seeds: Sequence[int], target: float) -> None:
     """Per seed and contender when it got there, and the ratios of those seeds in which both did."""
     print(f"\nseed  contender     steps to {target:.0%}  s, all  ms a step  s of evaluation  best  at the end")
-    hits: list[dict[str, Point | None]] = []
     for seed, race in zip(seeds, races, strict=True):
-        hits.append({name: next((p for p in points if p.error_rate >= target), None) for name, points in race.items()})
         for name, points in race.items():
-            hit, last = hits[-1][name], points[-1]
-            reached = (
-                f"{hit.step:12d}  {hit.training + hit.evaluating:6.1f}" if hit else f"{'not reached':>12s}  {'':6s}"
-            )
-            best = max(point.error_rate for point in points)
+            hit, last = first_point(points, lambda score: score >= target), points[-1]
+            reached = f"{hit.step:12d}  {hit.seconds:6.1f}" if hit else f"{'not reached':>12s}  {'':6s}"
+            best = max(point.score for point in points)
             print(
                 f"{seed:4d}  {name:12s}  {reached}  {1e3 * last.training / last.step:9.1f}  {last.evaluating:15.1f}  "
-                f"{best:.3f}  {last.error_rate:.3f}"
+                f"{best:.3f}  {last.score:.3f}"
             )
-    steps = statistics.median(race["ours"][-1].training / race["transformers"][-1].training for race in races)
-    print(f"ours / transformers, median of {len(races)}: time of a step {steps:.2f}", end="")
-    times = [
-        (ours.training + ours.evaluating) / (theirs.training + theirs.evaluating)
-        for hit in hits
-        if (ours := hit["ours"]) is not None and (theirs := hit["transformers"]) is not None
-    ]
-    if times:
-        print(f", time to {target:.0%} {statistics.median(times):.2f} ({len(times)} seeds)")
-    else:
-        print("; not reached by both")
+    print_ratios(races, ("ours", "transformers"), lambda score: score >= target, f"{target:.0%}")
 
 
 def main() -> None:
@@ -274,8 +204,6 @@ def main() -> None:
     parser.add_argument("--pooling", choices=("mean", "pooler"), default="mean")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     task = Headlines()
     print(f"{len(task.train)} headlines to train on, {len(task.test)} to score; {options.threads} threads")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")

