@@ -22,6 +22,8 @@ from torch.nn import functional
 Method = Callable[..., Any]
 Gradient = Tensor | None
 
+NORM_FLOOR = 1e-12  # of torch's normalize
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The type of products with x: autocast's, or x's own."""
@@ -108,6 +110,35 @@ def accumulate(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def sum_rows(x: Tensor) -> Tensor:
     """(..., C) -> (C,), in float32 at least."""
     return x.reshape(-1, x.shape[-1]).sum(0, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+class ChannelWeights:
+    """XCA's A = softmax(temperature * cosines) with dropout's factors `kept`, from scores and squared channel norms.
+
+    scores (B, h, d, d) are q^T k; squares (B, 2, h, d) those of q's and k's channels.
+    """
+
+    def __init__(self, scores: Tensor, squares: Tensor, temperature: Tensor, kept: Tensor | None) -> None:
+        inverse = squares.sqrt().clamp_min_(NORM_FLOOR).reciprocal_()
+        self.inverse, self.temperature, self.kept = inverse, temperature.to(scores.dtype), kept
+        self.cosines = scores * inverse[:, 0, :, :, None] * inverse[:, 1, :, None, :]
+        self.soft = (self.cosines * self.temperature).softmax(dim=-1)
+        self.out = self.soft if kept is None else self.soft * kept.to(self.soft.dtype)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of scores (B, h, d, d) and temperature (h, 1, 1), and the factors (B, 2, h, d) by which q's and
+        k's own channels enter their gradients: twice the gradients of the squares."""
+        if self.kept is not None:
+            grad = grad * self.kept.to(grad.dtype)
+        grad_logits = torch.ops.aten._softmax_backward_data(grad, self.soft, -1, self.soft.dtype)
+        moved = grad_logits * self.cosines
+        grad_cosines = grad_logits * self.temperature
+        moved_cosines = moved * self.temperature
+        own = torch.stack([moved_cosines.sum(-1), moved_cosines.sum(-2)], dim=1).neg_()
+        # Where the norm is below its floor it is a constant
+        own = own * self.inverse.square() * (self.inverse < 1.0 / NORM_FLOOR)
+        grad_scores = grad_cosines * self.inverse[:, 0, :, :, None] * self.inverse[:, 1, :, None, :]
+        return grad_scores, own, moved.sum(dim=(0, 2, 3)).view_as(self.temperature)
 
 
 class _AddMlp(Function):
