@@ -32,7 +32,6 @@ from components.models.xcit_fast_gram import AddGram
 # Tokens per channel from which the Gram form is the cheaper, as measured on a CPU core. Its moments stay in float32,
 # whose products are many times dearer than those of half precision.
 GRAM_FROM = 1.5
-GRAM_FROM_INFERENCE = 1.85
 GRAM_FROM_HALF = 8.0
 # Numbers of one image's head up to which a CPU writes a product and then copies it: straight into a strided place
 # torch multiplies image by image.
@@ -41,9 +40,7 @@ SMALL = 1024
 
 def is_gram(num_tokens: int, dim: int, dtype: torch.dtype) -> bool:
     """Whether XCA takes the Gram form for inputs (B, num_tokens, dim) multiplied in `dtype`."""
-    if dtype.itemsize == 2:
-        return num_tokens >= dim * GRAM_FROM_HALF
-    return num_tokens >= dim * (GRAM_FROM if torch.is_grad_enabled() else GRAM_FROM_INFERENCE)
+    return num_tokens >= dim * (GRAM_FROM_HALF if dtype.itemsize == 2 else GRAM_FROM)
 
 
 def fold_weights(out_weight: Tensor, weights: Tensor) -> Tensor:
