@@ -32,6 +32,7 @@ from components.models.t5 import T5Architecture, create_t5
 from components.training.activation_checkpointing import apply_plan
 from components.training.activation_memory import peak_bytes, saved_bytes
 from components.training.activation_plans import parse_plan
+from components.training.host_memory import keep_freed_memory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WITH_EMBEDDINGS = " with embeddings"
@@ -264,6 +265,7 @@ def main() -> None:
     rounds = options.rounds or (3 if options.quick else 7)
     if DEVICE == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()  # as training does
     plans = (QUICK if options.quick else PLANS) + (ON_CUDA if DEVICE == "cuda" else ())
     if options.plans:
         plans = ("none", *options.plans)

@@ -22,6 +22,7 @@ from components.data.text_tokenizer import load_tokenizer
 from components.models import bert_model
 from components.models.bert import load_bert
 from components.models.token_rows import TokenRows
+from components.training.host_memory import keep_freed_memory
 from pipelines.builders.checkpoints import find_checkpoint
 from pipelines.competitions.bbc_news import PACKAGE, read_articles
 from pipelines.competitions.embedded import find_package
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("headlines", "bodies"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the loop does
     tokenizer = load_tokenizer(find_checkpoint(ENCODER))
     articles = read_articles(find_package(PACKAGE)[0])
     texts = {

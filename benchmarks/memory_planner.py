@@ -22,6 +22,7 @@ import torch
 from components.models.bert import BertArchitecture, BertEncoder
 from components.training.activation_memory import without_collection
 from components.training.activation_plans import Treatment
+from components.training.host_memory import keep_freed_memory
 from components.training.lr_finder import undone
 from components.training.memory_budget import MemoryPlanner, PlannedModel
 
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the first table's numbers")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     base = BertArchitecture(num_layers=options.layers, attention_dropout=0.0)
     small = BertArchitecture(
         vocab_size=2000, hidden_size=256, embedding_size=256, intermediate_size=1024, num_layers=4, num_heads=4,

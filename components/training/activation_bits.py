@@ -12,9 +12,7 @@ class Bits:
 
     def __init__(self, is_set: Tensor, value: Tensor | None) -> None:
         self.shape, self.value = is_set.shape, value
-        flat = is_set.reshape(-1).view(torch.uint8)
-        padded = functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
-        self.bits = _gathered(padded.view(torch.int64))
+        self.bits = _gathered(_lanes(is_set))
 
     def unpack(self) -> Tensor:
         count = self.shape.numel()
@@ -29,6 +27,13 @@ class Bits:
         if self.value is None:
             return bytes_of
         return bytes_of.view(torch.uint8).view(256, 8).to(self.value.dtype).mul_(self.value)
+
+
+def _lanes(is_set: Tensor) -> Tensor:
+    """Bools, of one byte each, eight to an int64."""
+    flat = is_set.reshape(-1).view(torch.uint8)
+    padded = functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
+    return padded.view(torch.int64)
 
 
 def _gathered(lanes: Tensor) -> Tensor:
@@ -59,11 +64,12 @@ def build_bits(tensor: Tensor) -> Bits | None:
         return None
     # A few elements tell a mask from other tensors; then all are held against it
     head = tensor.view(-1)[:64]
-    value = head.max()
-    if not bool(((head == 0) | (head == value)).all()) or not bool(value > 0):
+    if len(kinds := set(head.tolist()) - {0.0}) != 1 or not kinds.pop() > 0:
         return None
-    bits = Bits(tensor.to(torch.bool), value)
-    return bits if torch.equal(bits.unpack(), tensor) else None
+    value, is_set = head.max(), tensor.to(torch.bool)
+    # By way of a float, as a comparison into bool takes six times as long
+    is_value = torch.eq(tensor, value, out=torch.empty_like(tensor)).to(torch.bool)
+    return Bits(is_set, value) if torch.equal(_lanes(is_set), _lanes(is_value)) else None
 
 
 def draw_mask(x: Tensor, p: float) -> tuple[Tensor, Bits]:

@@ -1,5 +1,7 @@
 """What activation plans keep, to the byte, and that nothing is left behind."""
 
+import math
+
 import pytest
 import torch
 from activation_stacks import build_bert
@@ -100,8 +102,9 @@ def test_masks_become_bits_and_return(shape):
         assert restored.dtype == tensor.dtype
         assert torch.equal(restored, tensor)
     nearly = mask.float()
-    nearly.view(-1)[-1] = 0.5
-    assert build_bits(nearly) is None
+    for other in (0.5, 1e-30, -1.0, math.nan, 1.0 + 2**-23):
+        nearly.view(-1)[-1] = other
+        assert build_bits(nearly) is None
     assert build_bits(-mask.float()) is None
 
 
