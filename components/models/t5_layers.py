@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from components.models.dropout import add_dropout, dropout, is_hand_written
 from components.models.t5_architecture import T5Architecture
-from components.models.t5_ops import gated_gelu, rms_norm
+from components.models.t5_ops import fused_attention, gated_gelu, rms_norm
 from components.models.token_rows import TokenRows
 
 MASKED = -30000.0
@@ -65,6 +65,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: fl
         mask = None if bias is None else bias.to(query.dtype)
         context = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=p, scale=1.0)
         return context.transpose(1, 2).reshape(batch, length, heads * width)
+    wide = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    if p == 0.0 and wide and query.dtype == key.dtype == (query if bias is None else bias).dtype:
+        return fused_attention(query, key, value, bias)
     # On CPU torch's kernel falls back to plain products as soon as there is dropout, and draws its mask slowly.
     flat_query = query.reshape(batch * heads, length, width)
     flat_key = key.reshape(batch * heads, -1, width).transpose(1, 2)

@@ -4,6 +4,8 @@ On one core the tanh form of GELU takes four times longer than the sigmoid that 
 kernels are used.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -16,7 +18,9 @@ from components.models.dropout import dropout, dropout_mask, is_hand_written
 class _RmsNorm(Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        inverse = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        # By a norm, as a square and its mean are two passes and a tensor more
+        norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         unit = x * inverse
         ctx.save_for_backward(unit, inverse, weight)
         return unit * weight
@@ -43,6 +47,44 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps).to(weight.dtype)
 
 
+class _Attention(Function):
+    """One node for what would be a dozen, and a copy less of each operand; the bias is added where scores lie."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN401
+        batch, heads, length, width = query.shape
+        q, k, v = (x.reshape(batch * heads, -1, width) for x in (query, key, value))  # (B * H, Q or S, K)
+        scores = torch.bmm(q, k.transpose(1, 2))  # (B * H, Q, S)
+        if bias is not None:
+            scores.view(batch, heads, length, -1).add_(bias)
+        weights = torch.softmax(scores, -1, out=scores)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.bias_shape = None if bias is None else bias.shape
+        context = torch.bmm(weights, v).view(batch, heads, length, width)
+        return context.transpose(1, 2).reshape(batch, length, heads * width)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        q, k, v, weights = ctx.saved_tensors
+        batch, length, _ = grad.shape
+        shape = (batch, len(q) // batch, -1, q.shape[-1])  # (B, H, Q or S, K)
+        g = grad.view(batch, length, *shape[1::2]).transpose(1, 2).reshape(q.shape)
+        grad_scores = torch.bmm(g, v.transpose(1, 2)).mul_(weights)
+        grad_scores.addcmul_(weights, grad_scores.sum(-1, keepdim=True), value=-1.0)  # softmax's
+        grad_bias = None
+        if ctx.needs_input_grad[3]:
+            grad_bias = grad_scores.view(*shape[:2], length, -1).sum_to_size(ctx.bias_shape)
+        grad_query, grad_key = torch.bmm(grad_scores, k), torch.bmm(grad_scores.transpose(1, 2), q)
+        grad_value = torch.bmm(weights.transpose(1, 2), g)
+        return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), grad_bias
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Softmax(query key^T + bias) value for float32 or float64 on a CPU; shapes as in `t5_layers.attend`."""
+    context: Tensor = _Attention.apply(query, key, value, bias)
+    return context
+
+
 class _GatedGelu(Function):
     """gelu(x) = x (1 + tanh(u / 2)) / 2 = x sigmoid(u) with u = 2 sqrt(2 / pi) (x + 0.044715 x^3)."""
 
@@ -51,7 +93,7 @@ class _GatedGelu(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, gate: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        slope = gate.square().mul_(_GatedGelu.CUBIC).add_(_GatedGelu.LINEAR)
+        slope = torch.addcmul(gate.new_tensor(_GatedGelu.LINEAR), gate, gate, value=_GatedGelu.CUBIC)
         sigmoid = slope.mul_(gate).sigmoid_()
         ctx.save_for_backward(gate, value, sigmoid, *([] if mask is None else [mask]))
         out = (gate * sigmoid).mul_(value)
@@ -66,8 +108,8 @@ class _GatedGelu(Function):
         gelu = gate * sigmoid
         grad_value = grad * gelu
         # d gelu / d gate = sigmoid + gelu (1 - sigmoid) u'(gate)
-        slope = gate.square().mul_(3.0 * _GatedGelu.CUBIC).add_(_GatedGelu.LINEAR)
-        slope.mul_(gelu.addcmul_(gelu, sigmoid, value=-1.0)).add_(sigmoid)
+        slope = torch.addcmul(gate.new_tensor(_GatedGelu.LINEAR), gate, gate, value=3.0 * _GatedGelu.CUBIC)
+        torch.addcmul(sigmoid, slope, gelu.addcmul_(gelu, sigmoid, value=-1.0), out=slope)
         return slope.mul_(value).mul_(grad), grad_value, None
 
 

@@ -14,9 +14,40 @@ import functools
 import os
 from collections.abc import Callable
 
+import psutil
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of mallopt's, as malloc.h has them
 _LARGEST_SHARED = 32 << 20
 """The largest block, in bytes, that glibc lets share the heap with others; larger ones are mapped one by one."""
+
+LOOK_EVERY_STEPS = 20
+_LEAST_GROWTH = 64 << 20
+"""Bytes by which a process may grow before what it freed goes back to the system; an eighth of it, if that is more."""
+
+
+class FreedMemory:
+    """Gives back what steps freed once the process has outgrown what it held a step after the last time.
+
+    Every time costs the next steps a page fault a page, on a virtual machine microseconds each: given back every 20
+    steps, a T5 of .8 million weights took 26.4 ms a step instead of 24.0.
+    """
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+
+    def give_back(self) -> None:
+        give_back_memory()
+        self._limit = None
+
+    def after_step(self, step: int) -> None:
+        """Look at the process every 20 steps, and after the first one since memory was given back."""
+        if self._limit is not None and step % LOOK_EVERY_STEPS:
+            return
+        resident: int = psutil.Process().memory_info().rss
+        if self._limit is None:
+            self._limit = resident + max(resident // 8, _LEAST_GROWTH)
+        elif resident > self._limit:
+            self.give_back()
 
 
 def keep_freed_memory() -> bool:

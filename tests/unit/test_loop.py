@@ -3,6 +3,7 @@
 import gc
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,12 +159,19 @@ def test_nothing_of_a_step_is_alive_after_it(tmp_path):
     assert census.graphs == [census.graphs[0]] * 23
 
 
-def test_free_memory_goes_back_every_twenty_steps_and_after_evaluations(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("growth", "expected"), [(0, [15, 23]), (30 << 20, [15, 20, 23])])
+def test_free_memory_goes_back_after_evaluations_and_when_the_process_has_grown(
+    growth, expected, tmp_path, monkeypatch
+):
+    """Looked at after steps 16 and 20: four steps of 30 MB are more than is let pass, 64 MB."""
     calls = []
-    monkeypatch.setattr("components.training.loop.give_back_memory", lambda: calls.append(watcher.num_steps + 1))
     watcher = Watcher()
+    monkeypatch.setattr("components.training.host_memory.give_back_memory", lambda: calls.append(watcher.num_steps + 1))
+    monkeypatch.setattr(
+        "psutil.Process.memory_info", lambda self: SimpleNamespace(rss=(100 << 20) + growth * watcher.num_steps)
+    )
     train(tmp_path, replace(SETTINGS, eval_every_steps=15), watcher=watcher)
-    assert calls == [15, 20, 23]
+    assert calls == expected
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
