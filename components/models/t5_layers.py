@@ -66,8 +66,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: fl
         context = functional.scaled_dot_product_attention(query, key, value, mask, dropout_p=p, scale=1.0)
         return context.transpose(1, 2).reshape(batch, length, heads * width)
     wide = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if p == 0.0 and wide and query.dtype == key.dtype == (query if bias is None else bias).dtype:
-        return fused_attention(query, key, value, bias)
+    if wide and query.dtype == key.dtype == (query if bias is None else bias).dtype:
+        return fused_attention(query, key, value, bias, p)
     # On CPU torch's kernel falls back to plain products as soon as there is dropout, and draws its mask slowly.
     flat_query = query.reshape(batch * heads, length, width)
     flat_key = key.reshape(batch * heads, -1, width).transpose(1, 2)

@@ -48,40 +48,52 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _Attention(Function):
-    """One node for what would be a dozen, and a copy less of each operand; the bias is added where scores lie."""
+    """One node for what would be a dozen; of dropout it keeps the mask alone, beside the weights."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        p: float,
+    ) -> Tensor:
         batch, heads, length, width = query.shape
         q, k, v = (x.reshape(batch * heads, -1, width) for x in (query, key, value))  # (B * H, Q or S, K)
+        # Not in place: a plan that keeps the results of products would find this one changed
         scores = torch.bmm(q, k.transpose(1, 2))  # (B * H, Q, S)
         if bias is not None:
-            scores.view(batch, heads, length, -1).add_(bias)
-        weights = torch.softmax(scores, -1, out=scores)
-        ctx.save_for_backward(q, k, v, weights)
+            scores = (scores.view(batch, heads, length, -1) + bias).view_as(scores)
+        weights = scores.softmax(-1)
+        mask = dropout_mask(weights, p) if p > 0.0 else None
+        ctx.save_for_backward(q, k, v, weights, *([] if mask is None else [mask]))
         ctx.bias_shape = None if bias is None else bias.shape
-        context = torch.bmm(weights, v).view(batch, heads, length, width)
+        kept = weights if mask is None else weights * mask
+        context = torch.bmm(kept, v).view(batch, heads, length, width)
         return context.transpose(1, 2).reshape(batch, length, heads * width)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        q, k, v, weights = ctx.saved_tensors
+        q, k, v, weights, *masks = ctx.saved_tensors
         batch, length, _ = grad.shape
         shape = (batch, len(q) // batch, -1, q.shape[-1])  # (B, H, Q or S, K)
         g = grad.view(batch, length, *shape[1::2]).transpose(1, 2).reshape(q.shape)
-        grad_scores = torch.bmm(g, v.transpose(1, 2)).mul_(weights)
-        grad_scores.addcmul_(weights, grad_scores.sum(-1, keepdim=True), value=-1.0)  # softmax's
+        kept = weights * masks[0] if masks else weights  # again, rather than kept
+        grad_value = torch.bmm(kept.transpose(1, 2), g)
+        # Softmax's: (dW - sum(dW W)) W, where a mask of dropout is a factor of dW
+        grad_scores = torch.bmm(g, v.transpose(1, 2)).mul_(kept)
+        grad_scores.addcmul_(weights, grad_scores.sum(-1, keepdim=True), value=-1.0)
         grad_bias = None
         if ctx.needs_input_grad[3]:
             grad_bias = grad_scores.view(*shape[:2], length, -1).sum_to_size(ctx.bias_shape)
         grad_query, grad_key = torch.bmm(grad_scores, k), torch.bmm(grad_scores.transpose(1, 2), q)
-        grad_value = torch.bmm(weights.transpose(1, 2), g)
-        return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), grad_bias
+        return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), grad_bias, None
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Softmax(query key^T + bias) value for float32 or float64 on a CPU; shapes as in `t5_layers.attend`."""
-    context: Tensor = _Attention.apply(query, key, value, bias)
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float) -> Tensor:
+    """dropout(softmax(query key^T + bias), p) value, float32 or float64 on a CPU; shapes as in `t5_layers.attend`."""
+    context: Tensor = _Attention.apply(query, key, value, bias, p)
     return context
 
 

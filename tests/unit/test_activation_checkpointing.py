@@ -72,9 +72,9 @@ def gated_t5():
     return build_t5("gated-gelu")
 
 
-def build_t5(feed_forward):
+def build_t5(feed_forward, dropout=0.1):
     torch.manual_seed(0)
-    architecture = T5Architecture(90, 64, 16, 96, 4, 4, 4, dropout=0.1, feed_forward=feed_forward)
+    architecture = T5Architecture(90, 64, 16, 96, 4, 4, 4, dropout=dropout, feed_forward=feed_forward)
     model = create_t5(architecture, head="seq2seq").train()
     input_ids, labels = torch.randint(3, 90, (6, 20)), torch.randint(3, 90, (6, 14))
     mask = (torch.arange(20) < torch.tensor([20, 8, 7, 6, 5, 4])[:, None]).long()  # much padding: packed rows
@@ -154,6 +154,16 @@ def test_a_step_is_equal_to_the_bit_under_every_plan(family, request):
             for handle in applied:
                 handle.remove()
     model.load_state_dict(start)
+
+
+@pytest.mark.parametrize("plan", ["recompute", "segments", "save_matmuls", "rebuild", "rebuild_sums"])
+@pytest.mark.filterwarnings("ignore:.*saved_tensors_hooks")
+def test_t5_without_dropout_is_equal_to_the_bit_too(plan):
+    model, stacks, loss = build_t5("gated-gelu", dropout=0.0)
+    expected = one_step(model, loss)
+    for stack in stacks:
+        apply_plan(stack, parse_plan(plan))
+    assert_equal(one_step(model, loss), expected)
 
 
 @pytest.mark.parametrize("plan", ["recompute", "segments/3", "save_matmuls", "rebuild"])

@@ -74,6 +74,26 @@ def test_hand_written_gradients():
     torch.testing.assert_close(t5_ops.gated_gelu(gate, value, 0.0), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("bias_shape", [(1, 2, 3, 4), (2, 2, 3, 4), (2, 1, 1, 4), None])
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_gradients_of_attention(bias_shape, p):
+    torch.manual_seed(0)
+    shapes = [(2, 2, 3, 5), (2, 2, 4, 5), (2, 2, 4, 5), *([] if bias_shape is None else [bias_shape])]
+    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def attend(query, key, value, bias=None):
+        torch.manual_seed(1)
+        return t5_ops.fused_attention(query, key, value, bias, p)
+
+    assert gradcheck(attend, tensors)
+    query, key, value, *bias = (tensor.detach() for tensor in tensors)
+    scores = query @ key.transpose(2, 3) + (bias[0] if bias else 0.0)
+    torch.manual_seed(1)
+    mask = dropout.dropout_mask(scores.view(4, 3, 4), p).view(scores.shape) if p else 1.0
+    expected = ((scores.softmax(-1) * mask) @ value).transpose(1, 2).reshape(2, 3, 10)
+    torch.testing.assert_close(attend(query, key, value, *bias), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 12), (16, 20)])
 def test_buckets_equal_transformers(bidirectional, num_buckets, max_distance):
