@@ -105,24 +105,29 @@ class _GatedGelu(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, gate: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        slope = torch.addcmul(gate.new_tensor(_GatedGelu.LINEAR), gate, gate, value=_GatedGelu.CUBIC)
-        sigmoid = slope.mul_(gate).sigmoid_()
-        ctx.save_for_backward(gate, value, sigmoid, *([] if mask is None else [mask]))
-        out = (gate * sigmoid).mul_(value)
+        ctx.save_for_backward(gate, value, *([] if mask is None else [mask]))
+        out = _GatedGelu.sigmoid(gate).mul_(gate).mul_(value)
         return out if mask is None else out.mul_(mask)
 
     @staticmethod
     def backward(ctx: BackwardCFunction, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         saved: tuple[Tensor, ...] = ctx.saved_tensors
-        gate, value, sigmoid = saved[:3]
-        if len(saved) == 4:
-            grad = grad * saved[3]
+        gate, value, *masks = saved
+        if masks:
+            grad = grad * masks[0]
+        sigmoid = _GatedGelu.sigmoid(gate)  # again, rather than kept: a third of what would be
         gelu = gate * sigmoid
         grad_value = grad * gelu
         # d gelu / d gate = sigmoid + gelu (1 - sigmoid) u'(gate)
         slope = torch.addcmul(gate.new_tensor(_GatedGelu.LINEAR), gate, gate, value=3.0 * _GatedGelu.CUBIC)
         torch.addcmul(sigmoid, slope, gelu.addcmul_(gelu, sigmoid, value=-1.0), out=slope)
         return slope.mul_(value).mul_(grad), grad_value, None
+
+    @staticmethod
+    def sigmoid(gate: Tensor) -> Tensor:
+        """sigmoid(u)."""
+        slope = torch.addcmul(gate.new_tensor(_GatedGelu.LINEAR), gate, gate, value=_GatedGelu.CUBIC)
+        return slope.mul_(gate).sigmoid_()
 
 
 def gated_gelu(gate: Tensor, value: Tensor, p: float) -> Tensor:
