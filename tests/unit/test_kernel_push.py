@@ -30,11 +30,6 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    return Workspace(tmp_path / "checkout")
-
-
-@pytest.fixture
 def screen():
     return Console(file=io.StringIO(), width=200)
 
