@@ -2,9 +2,11 @@
 
     OMP_NUM_THREADS=2 .venv/bin/python benchmarks/adafactor_step.py
 
-On a CPU the shapes are those of T5-v1.1-small (60 M numbers, head tied), on a GPU mT5-base's (390 M). All optimizers
-hold their own copy of the weights, share the gradients (rows of very different scale, some of them zero) and take
-turns, so that a busy machine slows them alike; `x` columns divide by the time of "numba" (on a GPU "grouped").
+On a CPU the shapes are those of T5-v1.1-small (60 M numbers, head tied), on a GPU mT5-base's (390 M). Each optimizer
+has its own turns, each in a process of its own, as whoever uses it would have it: allocators and threads of one do not
+get into another's way, and a busy machine slows all alike. Gradients (rows of very different scale, some of them zero)
+are written anew before each step, as a backward pass leaves them. `x` columns divide by the time of "numba" (on a GPU
+"grouped"); a turn's first two steps are not counted.
 
 Two measures of the memory that a step takes beyond what stays: `torch MB` is the peak of what torch's allocator handed
 out, from the profiler's record of every allocation; `process MB` is the growth of the process's resident high-water
@@ -17,10 +19,14 @@ steps; torch's Adafactor has another rule for epsilon and none is printed for it
 
 import argparse
 import gc
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,54 +160,73 @@ def largest_error(build: Build, shapes: list[tuple[int, ...]], device: str, expe
     )
 
 
-def time_in_turns(optimizers: dict[str, Optimizer], rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in optimizers}
-    for turn in range(rounds + 2):
-        for name, optimizer in optimizers.items():
-            elapsed = time_step(optimizer)
-            if turn >= 2:
-                times[name].append(elapsed)
-    return times
+def device_shapes() -> tuple[str, list[tuple[int, ...]]]:
+    if torch.cuda.is_available():
+        return "cuda", t5_shapes(250_112, 768, 2048, 12, 12)
+    return "cpu", t5_shapes(32_128, 512, 1024, 6, 8)
 
 
-def report(device: str, rounds: int, with_errors: bool) -> Iterator[str]:
-    is_cuda = device == "cuda"
-    shapes = t5_shapes(250_112, 768, 2048, 12, 12) if is_cuda else t5_shapes(32_128, 512, 1024, 6, 8)
-    reference = "grouped" if is_cuda else "numba"
-    builds = {**ADAFACTORS, **OTHERS}
-    del builds["numba" if is_cuda else "grouped"]  # each is for the other device
+def run_turn(name: str, rounds: int) -> None:
+    """One optimizer in this process; the last line of its output is what was measured."""
+    device, shapes = device_shapes()
+    params = build_params(shapes, device)
     gradients = build_gradients(shapes, device)
-    optimizers = {}
-    for name, build in builds.items():
-        params = build_params(shapes, device)
-        set_gradients(params, gradients)
-        optimizers[name] = build(params)
-    count = sum(gradient.numel() for gradient in gradients)
+    set_gradients(params, gradients)
+    optimizer = {**ADAFACTORS, **OTHERS}[name](params)
+    times = []
+    for _ in range(rounds + 2):
+        for gradient in gradients:
+            gradient.mul_(1.0)
+        times.append(time_step(optimizer))
+    memory = [allocated_peak(optimizer), resident_peak(optimizer)]
+    print(json.dumps({"times": times[2:], "memory": memory, "state": state_bytes(optimizer)}))
+
+
+def start_turn(name: str, rounds: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--contender", name, "--rounds", str(rounds)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    measured: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return measured
+
+
+def report(turns: int, rounds: int, with_errors: bool) -> Iterator[str]:
+    device, shapes = device_shapes()
+    reference, absent = ("grouped", "numba") if device == "cuda" else ("numba", "grouped")
+    names = [name for name in (*ADAFACTORS, *OTHERS) if name != absent]
+    count = sum(torch.Size(shape).numel() for shape in shapes)
     yield f"{count / 1e6:.1f} M numbers in {len(shapes)} tensors, {device}, {torch.get_num_threads()} threads"
-    times = time_in_turns(optimizers, rounds)
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for _ in range(turns):
+        for name in names:
+            measured[name].append(start_turn(name, rounds))
+    times = {name: [value for turn in measured[name] for value in turn["times"]] for name in names}
     medians = {name: statistics.median(values) for name, values in times.items()}
     least = {name: min(values) for name, values in times.items()}
-    memory = {name: (allocated_peak(one), resident_peak(one)) for name, one in optimizers.items()}
-    states = {name: state_bytes(one) for name, one in optimizers.items()}
-    optimizers.clear()
+    memory = {name: [max(turn["memory"][k] for turn in measured[name]) for k in range(2)] for name in names}
     errors = {}
     if with_errors:
         expected = float64_twin(shapes, device, list(range(STEPS_FOR_ERROR)))
-        errors = {name: largest_error(builds[name], shapes, device, expected) for name in builds if name in ADAFACTORS}
+        errors = {
+            name: largest_error(ADAFACTORS[name], shapes, device, expected) for name in names if name in ADAFACTORS
+        }
     yield "               median ms       x   least ms       x   state MB  torch MB  process MB    error"
-    for name in builds:
+    for name in names:
         yield (
             f"{name:13s}  {medians[name]:9.1f}  {medians[name] / medians[reference]:6.2f}  {least[name]:9.1f}"
-            f"  {least[name] / least[reference]:6.2f}  {states[name] / 1e6:9.2f}  {memory[name][0]:8.1f}"
+            f"  {least[name] / least[reference]:6.2f}  {measured[name][0]['state'] / 1e6:9.2f}  {memory[name][0]:8.1f}"
             f"  {memory[name][1]:10.1f}  {errors.get(name, float('nan')):7.1e}"
         )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=10, help="steps of a turn")
     parser.add_argument("--no-errors", action="store_true", help="leave out the comparison with float64, which is slow")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for kind in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
-        for line in report(kind, arguments.rounds, not arguments.no_errors):
+    if arguments.contender:
+        run_turn(arguments.contender, arguments.rounds)
+    else:
+        for line in report(arguments.turns, arguments.rounds, not arguments.no_errors):
             print(line, flush=True)
