@@ -10,7 +10,7 @@ clock), which a busy machine changes less. "saved" is what a forward pass leaves
 what saved-tensor hooks see, which count no checkpoint's input; "peak" the most that forward and backward hold beyond
 weights and their gradients. On CPU they are exact to the byte, on CUDA rounded to 512 bytes. The gradient of BERT's
 word embeddings, 89 MiB until it is added to what is there, is a floor under every peak. The rows every_n are
-transformers' BertModel with its `every_n_layers`; "with embeddings" treats them as a layer of their own (rebuild_all).
+transformers' BertModel with its `every_n_layers`.
 """
 
 import argparse
@@ -29,13 +29,12 @@ from transformers import BertConfig, BertModel
 
 from components.models.bert import BertArchitecture, BertEncoder
 from components.models.t5 import T5Architecture, create_t5
-from components.training.activation_checkpointing import apply_plan
+from components.training.activation_checkpointing import apply_to_model
 from components.training.activation_memory import peak_bytes, saved_bytes
 from components.training.activation_plans import parse_plan
 from components.training.host_memory import keep_freed_memory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-WITH_EMBEDDINGS = " with embeddings"
 PLANS = (
     "none",
     "rebuild",
@@ -47,9 +46,9 @@ PLANS = (
     "save_matmuls",
     "save_attention",
     "rebuild_sums",
-    "rebuild_sums" + WITH_EMBEDDINGS,
-    "rebuild_sums rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 rebuild_all "
-    "rebuild_sums" + WITH_EMBEDDINGS,
+    "embeddings+rebuild_sums",
+    "embeddings+rebuild_sums rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 rebuild_all rebuild_sums*2 "
+    "rebuild_all rebuild_sums",
     "recompute",
 )
 QUICK = (
@@ -81,11 +80,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, its stacks of layers and a forward pass to a scalar."""
+    """A model with `layer_stacks`, and a forward pass to a scalar."""
 
     title: str
     model: nn.Module
-    stacks: list[nn.ModuleList]
     forward: Callable[[], Tensor]
 
     def rows(self, plans: tuple[str, ...]) -> list[Row]:
@@ -94,17 +92,15 @@ class Subject:
 
     def fits(self, plan: str) -> bool:
         try:
-            _ = [parse_plan(plan.removesuffix(WITH_EMBEDDINGS)).pieces(len(stack)) for stack in self.stacks]
+            self.applied(plan).close()
         except ValueError:
             return False
-        return hasattr(self.model, "embeddings") or WITH_EMBEDDINGS not in plan
+        return True
 
     def applied(self, plan: str) -> ExitStack:
         handles = ExitStack()
-        if plan.endswith(WITH_EMBEDDINGS):
-            handles.enter_context(apply_plan([self.model.embeddings], parse_plan("rebuild_all")))
-        for stack in self.stacks:
-            handles.enter_context(apply_plan(stack, parse_plan(plan.removesuffix(WITH_EMBEDDINGS))))
+        for applied in apply_to_model(self.model, parse_plan(plan)):
+            handles.enter_context(applied)
         return handles
 
 
@@ -113,7 +109,7 @@ def build_bert(batch: int, length: int, num_layers: int) -> Subject:
     model = BertEncoder(BertArchitecture(num_layers=num_layers, attention_dropout=0.0)).to(DEVICE).train()
     input_ids = torch.randint(1, 30522, (batch, length), device=DEVICE)
     title = f"BERT-base, {num_layers} layers, {batch} x {length} tokens, {DEVICE}"
-    return Subject(title, model, [model.layer], lambda: model(input_ids).hidden.square().mean())
+    return Subject(title, model, lambda: model(input_ids).hidden.square().mean())
 
 
 def build_their_bert(batch: int, length: int, num_layers: int) -> Subject:
@@ -123,7 +119,7 @@ def build_their_bert(batch: int, length: int, num_layers: int) -> Subject:
     )
     model = BertModel(config, add_pooling_layer=False).to(DEVICE).train()
     input_ids = torch.randint(1, config.vocab_size, (batch, length), device=DEVICE)
-    return Subject("transformers", model, [], lambda: model(input_ids).last_hidden_state.square().mean())
+    return Subject("transformers", model, lambda: model(input_ids).last_hidden_state.square().mean())
 
 
 def build_t5(tokens: int, length: int = 64) -> Subject:
@@ -131,13 +127,10 @@ def build_t5(tokens: int, length: int = 64) -> Subject:
     torch.manual_seed(0)
     batch = max(1, tokens // length)
     model = create_t5(T5Architecture(8000, 512, 64, 1024, 8, 8, 6, dropout=0.1), head="seq2seq").to(DEVICE).train()
-    assert isinstance(model.encoder.block, nn.ModuleList)
-    assert isinstance(model.decoder.block, nn.ModuleList)
     ids = torch.randint(3, 8000, (batch, length), device=DEVICE)
     mask = torch.ones_like(ids)
     title = f"T5-v1.1-small, {batch} x {length} tokens to {length}, {DEVICE}"
-    stacks = [model.encoder.block, model.decoder.block]
-    return Subject(title, model, stacks, lambda: model(input_ids=ids, attention_mask=mask, labels=ids).loss)
+    return Subject(title, model, lambda: model(input_ids=ids, attention_mask=mask, labels=ids).loss)
 
 
 def build_xcit(tokens: int) -> Subject:
@@ -146,10 +139,9 @@ def build_xcit(tokens: int) -> Subject:
     batch = max(1, tokens // 256)
     torch.manual_seed(0)
     model = timm.create_model("xcit_small_12_p16_224", drop_path_rate=0.05).to(DEVICE).train()
+    model.layer_stacks = [model.blocks]
     images = torch.randn(batch, 3, 224, 224, device=DEVICE)
-    return Subject(
-        f"XCiT-S12/16, {batch} x 224 px, {DEVICE}", model, [model.blocks], lambda: model(images).square().mean()
-    )
+    return Subject(f"XCiT-S12/16, {batch} x 224 px, {DEVICE}", model, lambda: model(images).square().mean())
 
 
 @contextmanager

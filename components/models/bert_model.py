@@ -47,6 +47,11 @@ class BertEncoder(nn.Module):
         """The stacks of like layers, which an activation plan treats each by itself."""
         return [self.layer]
 
+    @property
+    def embedding_layers(self) -> list[nn.Module]:
+        """What stands below the layers, which an activation plan may treat too."""
+        return [self.embeddings]
+
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings, under transformers' name for asking."""
         return self.embeddings.word_embeddings
@@ -162,6 +167,12 @@ class TextClassifier(nn.Module):
         """The encoder's."""
         stacks: list[nn.ModuleList] = self.encoder.layer_stacks  # type: ignore[assignment]
         return stacks
+
+    @property
+    def embedding_layers(self) -> list[nn.Module]:
+        """The encoder's."""
+        embeddings: list[nn.Module] = self.encoder.embedding_layers  # type: ignore[assignment]
+        return embeddings
 
     def forward(
         self,

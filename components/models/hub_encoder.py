@@ -58,6 +58,12 @@ class HubEncoder(nn.Module):
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
         return stacks[:1]
 
+    @property
+    def embedding_layers(self) -> list[nn.Module]:
+        """The module that transformers calls `embeddings`, where there is one."""
+        embeddings = getattr(self.model, "embeddings", None)
+        return [embeddings] if isinstance(embeddings, nn.Module) else []
+
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
         embeddings: nn.Module = self.model.get_input_embeddings()

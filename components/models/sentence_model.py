@@ -21,6 +21,11 @@ class SentenceModel(nn.Module):
         """The encoder's."""
         return self.encoder.layer_stacks
 
+    @property
+    def embedding_layers(self) -> list[nn.Module]:
+        """The encoder's."""
+        return self.encoder.embedding_layers
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> ModelOutput:
         """Ids and mask (B, L) -> vectors (B, D) as logits.
 

@@ -49,6 +49,11 @@ class WideEncoder(nn.Module):
         """The narrow encoder's."""
         return self.trunk.layer_stacks
 
+    @property
+    def embedding_layers(self) -> list[nn.Module]:
+        """The narrow encoder's; the bag is a single sum."""
+        return self.trunk.embedding_layers
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask (B, L), padded on the right -> vectors (B, D), of any length."""
         real = attention_mask.bool()

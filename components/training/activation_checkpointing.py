@@ -19,7 +19,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.training.activation_plans import ActivationPlan, Piece, Treatment
+from components.training.activation_plans import (
+    ActivationPlan,
+    EmbeddingsPlan,
+    Piece,
+    StackPlan,
+    Treatment,
+    UniformPlan,
+)
 from components.training.activation_treatments import TREATMENTS, recompute
 
 Forward = Callable[..., Any]
@@ -28,7 +35,7 @@ Forward = Callable[..., Any]
 class AppliedPlan:
     """A plan at work on `layers`, until `remove()` or the end of a `with` block."""
 
-    def __init__(self, layers: Sequence[nn.Module], plan: ActivationPlan) -> None:
+    def __init__(self, layers: Sequence[nn.Module], plan: StackPlan) -> None:
         self.plan = plan
         self.treated = [treated for piece in plan.pieces(len(layers)) for treated in _treat(layers, piece)]
 
@@ -47,7 +54,28 @@ class AppliedPlan:
         self.remove()
 
 
-def apply_plan(layers: Sequence[nn.Module] | nn.ModuleList, plan: ActivationPlan) -> AppliedPlan:
+def apply_to_model(model: nn.Module, plan: ActivationPlan) -> list[AppliedPlan]:
+    """Put `plan` to work on each of the model's `layer_stacks`, and on its `embedding_layers` if it speaks of them.
+
+    Raises ValueError if the model has no such lists, and as `apply_plan` does.
+    """
+    stacks: Sequence[nn.ModuleList] = getattr(model, "layer_stacks", ())
+    embeddings: Sequence[nn.Module] = getattr(model, "embedding_layers", ())
+    if not stacks:
+        raise ValueError(f"activation plan {plan}: {type(model).__name__} has no layers that a plan could treat")
+    applied: list[AppliedPlan] = []
+    if isinstance(plan, EmbeddingsPlan):
+        if not embeddings:
+            raise ValueError(
+                f"activation plan {plan}: {type(model).__name__} has no embeddings that a plan could treat; "
+                f"write {plan.layers}"
+            )
+        applied.append(apply_plan(embeddings, UniformPlan(Treatment.REBUILD_ALL)))
+        plan = plan.layers
+    return [*applied, *(apply_plan(stack, plan) for stack in stacks)]
+
+
+def apply_plan(layers: Sequence[nn.Module] | nn.ModuleList, plan: StackPlan) -> AppliedPlan:
     """Put `plan` to work on `layers`, in the order in which the model calls them.
 
     Wrap the model in DDP or `torch.compile` before or after. Raises ValueError if the plan does not fit the number of

@@ -135,20 +135,45 @@ class LayerPlan:
         return " ".join(f"{treatment}*{count}" for treatment, count in runs)
 
 
-ActivationPlan = UniformPlan | SegmentPlan | LayerPlan
+StackPlan = UniformPlan | SegmentPlan | LayerPlan
 
+
+@dataclass(frozen=True)
+class EmbeddingsPlan:
+    """`layers` for the layers; of the embeddings below them only the ids are kept, and the rest is had again."""
+
+    layers: StackPlan
+
+    def pieces(self, num_layers: int) -> tuple[Piece, ...]:
+        """Those of the layers."""
+        return self.layers.pieces(num_layers)
+
+    def __str__(self) -> str:
+        return f"{_WITH_EMBEDDINGS}{self.layers}"
+
+
+ActivationPlan = StackPlan | EmbeddingsPlan
+
+_WITH_EMBEDDINGS = "embeddings+"
 _FORMS = (
     "none; a treatment, as in recompute; recompute/2 (every second layer); segments (about sqrt n), segments/3 (three "
-    "layers each), segments@0,4,8 (their first layers); or one treatment per layer, as in recompute*8 keep*4"
+    "layers each), segments@0,4,8 (their first layers); one treatment per layer, as in recompute*8 keep*4; or "
+    "embeddings+ and one of these"
 )
 
 
 def parse_plan(text: str) -> ActivationPlan:
     """The plan that `text` writes out.
 
-    none | <treatment>[/<every>] | segments[/<length>] | segments@<start>,<start>,... | <treatment>*<count> ...
-    Raises ValueError with what would work.
+    none | <treatment>[/<every>] | segments[/<length>] | segments@<start>,<start>,... | <treatment>*<count> ..., each
+    behind `embeddings+` or alone. Raises ValueError with what would work.
     """
+    if text.startswith(_WITH_EMBEDDINGS):
+        return EmbeddingsPlan(_parse_layers(text.removeprefix(_WITH_EMBEDDINGS)))
+    return _parse_layers(text)
+
+
+def _parse_layers(text: str) -> StackPlan:
     words = text.split()
     if not words:
         raise ValueError(f"activation plan: the text is empty; write {_FORMS}")

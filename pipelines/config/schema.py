@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.training.activation_plans import parse_plan
+from components.training.activation_plans import EmbeddingsPlan, parse_plan
 from pipelines.config.checks import at_least
 from pipelines.config.sections.data import Articles, Images, Pixels, Segments, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
@@ -222,7 +222,7 @@ def _check_layers(experiment: Experiment) -> None:
     """What is asked of layers and head must be there; of published weights that is known when they are loaded."""
     model, training, optimizer = experiment.model, experiment.training, experiment.optimizer
     if isinstance(model, XCiT) and model.checkpoint is None and training is not None:
-        _check_plan(training, model.resolve().depth)
+        _check_plan(model, training, model.resolve().depth)
     if not isinstance(model, T5FromScratch) or training is None or optimizer is None:
         return
     if optimizer.head_lr is not None and model.head == "seq2seq" and model.tie_embeddings:
@@ -231,12 +231,15 @@ def _check_layers(experiment: Experiment) -> None:
             "needs null, or model.tie_embeddings: false"
         )
     for depth in (model.num_layers, model.num_decoder_layers):
-        _check_plan(training, depth)
+        _check_plan(model, training, depth)
 
 
-def _check_plan(training: Loop, depth: int) -> None:
+def _check_plan(model: T5FromScratch | XCiT, training: Loop, depth: int) -> None:
     try:
-        parse_plan(training.activation_checkpointing).pieces(depth)
+        plan = parse_plan(training.activation_checkpointing)
+        plan.pieces(depth)
+        if isinstance(plan, EmbeddingsPlan):
+            raise ValueError(f"activation plan {plan}: {model.name} has no such embeddings; needs {plan.layers}")
     except ValueError as error:
         raise ValueError(f"training.activation_checkpointing: {error}") from error
 

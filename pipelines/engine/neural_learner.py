@@ -16,7 +16,7 @@ from pandas import DataFrame, concat
 from torch import Tensor, nn
 
 from components.data.batching import count_plan_steps, count_steps
-from components.training.activation_checkpointing import apply_plan
+from components.training.activation_checkpointing import apply_to_model
 from components.training.activation_plans import parse_plan
 from components.training.checkpoint import forecast_bytes
 from components.training.inference import Batch, predict_logits
@@ -152,16 +152,16 @@ class NeuralLearner(ABC):
     def _planned_model(self) -> nn.Module:
         """The model with its activation plan on each of its stacks of layers."""
         model, text = self._create_model(), self.loop_section.activation_checkpointing
-        plan = parse_plan(text)
-        stacks: Sequence[nn.ModuleList] = getattr(model, "layer_stacks", ())
-        if not stacks and (text != "none" or self.loop_section.memory_budget is not None):
+        if not getattr(model, "layer_stacks", ()) and (text != "none" or self.loop_section.memory_budget is not None):
             field = "activation_checkpointing" if text != "none" else "memory_budget"
             given, name = getattr(self.loop_section, field), self.experiment.model.name
             wanted = "none" if text != "none" else "null"
             raise ConfigError(f"training.{field}: {given!r}, but {name} has no layers; needs {wanted}")
         if text != "none":
-            for stack in stacks:
-                apply_plan(stack, plan)
+            try:
+                apply_to_model(model, parse_plan(text))
+            except ValueError as error:
+                raise ConfigError(f"training.activation_checkpointing: {error}") from error
         return model
 
     def _settings(self, data: TrainingData, job: FoldJob) -> LoopSettings:

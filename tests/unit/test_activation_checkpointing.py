@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 from components.models.bert import BertArchitecture, create_bert
 from components.models.t5 import T5Architecture, create_t5
 from components.models.xcit import create_xcit
-from components.training.activation_checkpointing import apply_plan
+from components.training.activation_checkpointing import apply_plan, apply_to_model
 from components.training.activation_memory import saved_bytes
 from components.training.activation_plans import SegmentPlan, Treatment, UniformPlan, parse_plan
 
@@ -299,6 +299,28 @@ def test_the_model_stays_as_it_was():
     handle.remove()
     assert all("forward" not in vars(layer) for layer in model.layers)
     assert_equal(one_step(model, loss), expected)
+
+
+def test_embeddings_are_had_again_from_the_ids(own_bert):
+    model, _, loss = own_bert
+    expected, bytes_of = one_step(model, loss), {}
+    for plan in ("rebuild_sums", "embeddings+rebuild_sums"):
+        applied = apply_to_model(model, parse_plan(plan))
+        assert_equal(one_step(model, loss), expected)
+        bytes_of[plan] = saved_bytes(lambda: loss(model))
+        for one in applied:
+            one.remove()
+    real_tokens, width = 111, 64
+    saved = bytes_of["rebuild_sums"] - bytes_of["embeddings+rebuild_sums"]
+    assert saved >= real_tokens * width * 4  # the argument of the embeddings' norm, at least
+    assert_equal(one_step(model, loss), expected)
+
+
+def test_a_model_without_embeddings_or_layers_is_refused(own_xcit):
+    with pytest.raises(ValueError, match=r"embeddings\+none: XCiT has no embeddings .*; write none"):
+        apply_to_model(own_xcit[0], parse_plan("embeddings+none"))
+    with pytest.raises(ValueError, match="activation plan rebuild: Linear has no layers that a plan could treat"):
+        apply_to_model(nn.Linear(2, 2), parse_plan("rebuild"))
 
 
 def test_a_layer_given_twice_is_refused():

@@ -4,7 +4,15 @@ import pytest
 from activation_stacks import build_stack
 
 from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import LayerPlan, Piece, SegmentPlan, Treatment, UniformPlan, parse_plan
+from components.training.activation_plans import (
+    EmbeddingsPlan,
+    LayerPlan,
+    Piece,
+    SegmentPlan,
+    Treatment,
+    UniformPlan,
+    parse_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +25,8 @@ from components.training.activation_plans import LayerPlan, Piece, SegmentPlan, 
         ("segments/4", SegmentPlan(4)),
         ("segments@0,3,4", SegmentPlan(starts=(0, 3, 4))),
         ("recompute*2 keep*1", LayerPlan((Treatment.RECOMPUTE, Treatment.RECOMPUTE, Treatment.KEEP))),
+        ("embeddings+none", EmbeddingsPlan(UniformPlan())),
+        ("embeddings+rebuild*2 keep*1", EmbeddingsPlan(LayerPlan((Treatment.REBUILD,) * 2 + (Treatment.KEEP,)))),
     ],
 )
 def test_plans_are_written_and_read(text, plan):
@@ -44,6 +54,8 @@ def test_pieces():
         ("segments@4,8", r"starts must begin with 0 and grow, not \[4, 8\]"),
         ("segments@0,8,8", "starts must begin with 0 and grow"),
         ("recompute*x keep", "'x' is no whole number"),
+        ("embeddings+", "the text is empty"),
+        ("embeddings", "no treatment is called 'embeddings'; .* embeddings\\+ and one of these"),
     ],
 )
 def test_texts_that_are_no_plan(text, message):

@@ -30,6 +30,11 @@ def refusal(root, name, *overrides):
             "training.activation_checkpointing: activation plan recompute*7: names 7 layers, but the stack has 2",
         ),
         (
+            ["training.activation_checkpointing=embeddings+rebuild"],
+            "training.activation_checkpointing: activation plan embeddings+rebuild: t5_from_scratch has no such "
+            "embeddings; needs rebuild",
+        ),
+        (
             ["training.memory_budget=2GiB", "training.activation_checkpointing=recompute"],
             "training.memory_budget: '2GiB' with activation_checkpointing: 'recompute'; one chooses the other",
         ),
