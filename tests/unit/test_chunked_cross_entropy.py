@@ -65,6 +65,20 @@ def test_float32_with_logits_far_apart():
     assert_close(gradients(actual, hidden, weight), gradients(expected, hidden, weight), 1e-5)
 
 
+def test_float32_gradients_hold_no_number_whose_products_would_be_subnormal():
+    """With one token of width 1, which is 1, logits are the weight and its gradient the softmax less the label's 1."""
+    logits = torch.linspace(0.0, -200.0, 401, dtype=torch.float64).unsqueeze(1)
+    expected = logits.softmax(0)
+    for dtype, least in ((torch.float32, chunked_cross_entropy.LEAST_PROBABILITY), (torch.float64, 0.0)):
+        weight = logits.to(dtype).requires_grad_()
+        loss = linear_cross_entropy(torch.ones(1, 1, dtype=dtype), weight, torch.tensor([0]))
+        (gradient,) = torch.autograd.grad(loss, weight)
+        counts = expected[1:] >= least
+        torch.testing.assert_close(gradient[1:][counts].double(), expected[1:][counts], rtol=1e-5, atol=0)
+        assert (gradient[1:][~counts] == 0).all()
+    assert (expected < 1.2e-38).sum() > 200
+
+
 def test_no_label_that_counts_costs_nothing_and_moves_nothing():
     hidden, weight, labels = build_inputs()
     loss = linear_cross_entropy(hidden, weight, torch.full_like(labels, -100), label_smoothing=0.1)
