@@ -6,7 +6,8 @@ The architecture is that of google/mt5-small with its two matrices of 250,112 pi
 and 16 examples of 64 source and 64 target tokens; then the same cut to 8,192 pieces, as trimming to a corpus does.
 Both use Adafactor at a constant rate as the Trainer sets it (scale_parameter and relative_step off), dropout of .1 and
 gradients clipped at norm 1, which is the Trainer's default. Each turn is a process of its own, ours and theirs by
-turns; its first step is not counted.
+turns; its first step is not counted. On a CPU subnormal numbers are flushed for both: probabilities of random weights
+hold many, for which Intel's processors make theirs wait minutes.
 
 Two measures of the memory that a step takes above the weights. `torch MB` is the peak of what torch's allocator handed
 out, from the profiler's record of every allocation, in a turn of its own (the first step, optimizer state included).
@@ -177,6 +178,7 @@ CONTENDERS: dict[str, tuple[Callable[[int, float], nn.Module], Callable[[nn.Modu
 
 def run_turn(arguments: argparse.Namespace) -> None:
     """One contender in this process; the last line of its output is what it measured."""
+    torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     build, train = CONTENDERS[arguments.contender]
     model, meter = build(arguments.vocab_size, arguments.dropout).to(DEVICE), Meter()
