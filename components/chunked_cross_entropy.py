@@ -210,7 +210,7 @@ def _to_gradient_(logits: Tensor, labels: Tensor, objective: _Objective, *, need
     # Not through log-softmax and exp: exp is twenty times slower where its result is subnormal
     torch.softmax(logits, 1, out=logits)
     if has_floor:
-        functional.threshold_(logits, LEAST_PROBABILITY, 0.0)
+        functional.threshold(logits, LEAST_PROBABILITY, 0.0, inplace=True)
     # The likeliest piece has 1 / sum(exp(logit - highest)), at least 1 / V
     log_sum = -logits.amax(1, keepdim=True).log()
     log_normaliser = highest + log_sum

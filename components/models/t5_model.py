@@ -12,6 +12,7 @@ from components.models.output import ModelOutput
 from components.models.t5_architecture import T5Architecture
 from components.models.t5_layers import T5Attention, T5DecoderBlock, T5FeedForward, T5LayerNorm, T5Stack, key_mask_bias
 from components.models.token_rows import TokenRows, build_token_rows
+from components.training.host_memory import give_back_before_gradient
 
 CLASSIFIER_LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
 
@@ -156,6 +157,7 @@ class T5Seq2Seq(T5Model):
             embedded, head_weight = tied_lookup(self.shared.weight, ids)
         else:
             embedded, head_weight = self.shared(ids), self.lm_head.weight
+            give_back_before_gradient(embedded, self.shared.weight)
         hidden = self.run_both(embedded, memory_rows, rows, real)
         loss = linear_cross_entropy(
             hidden, head_weight, rows.pack(labels), label_smoothing=self.label_smoothing, z_loss=self.z_loss

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 
 import psutil
+from torch import Tensor
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of mallopt's, as malloc.h has them
 _LARGEST_SHARED = 32 << 20
@@ -23,6 +24,8 @@ _LARGEST_SHARED = 32 << 20
 LOOK_EVERY_STEPS = 20
 _LEAST_GROWTH = 64 << 20
 """Bytes by which a process may grow before what it freed goes back to the system; an eighth of it, if that is more."""
+_LARGE_EMBEDDING = 256 << 20
+"""Bytes of an embedding before whose gradient freed memory goes back; its step takes seconds, and the faults .1."""
 
 
 class FreedMemory:
@@ -75,6 +78,21 @@ def give_back_memory() -> bool:
         return False
     trim(0)
     return True
+
+
+def give_back_before_gradient(looked_up: Tensor, embedding: Tensor) -> None:
+    """Return freed memory in the backward pass before the gradient of a large `embedding` is made.
+
+    That gradient comes last, as large as the vocabulary, when most of the heap is the holes that activations left: 800
+    of a step's 2,050 MB in mT5-small with 250,112 pieces. Nothing is done for an embedding under 256 MB, whose gradient
+    fits into those.
+    """
+    if embedding.is_cpu and embedding.nbytes >= _LARGE_EMBEDDING and looked_up.requires_grad:
+        looked_up.register_hook(_give_back_hook)  # type: ignore[no-untyped-call]
+
+
+def _give_back_hook(_: Tensor) -> None:
+    give_back_memory()
 
 
 @functools.cache

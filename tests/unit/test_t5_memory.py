@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.models.t5 import T5Architecture, create_t5
+from components.training import host_memory
 from components.training.activation_memory import peak_bytes, saved_bytes
 
 WIDTH = 24
@@ -49,6 +50,18 @@ def test_a_tied_vocabulary_has_one_gradient():
         peaks[pieces] = peak_bytes(step)
     gradient, logits = WIDTH * 4, 36 * 4  # bytes per piece; so small a batch is one chunk
     assert peaks[40_000] - peaks[20_000] <= 20_000 * (gradient + logits)
+
+
+@pytest.mark.parametrize(("least", "tied", "times"), [(0, False, 1), (0, True, 0), (1 << 20, False, 0)])
+def test_freed_memory_goes_back_before_a_large_embeddings_gradient(least, tied, times, monkeypatch):
+    """Tied, the gradient is the head's, which is there from the forward pass on."""
+    model, batch = create_t5(replace(ARCHITECTURE, tie_embeddings=tied), head="seq2seq"), build_batch()
+    gradients_then = []
+    monkeypatch.setattr(host_memory, "_LARGE_EMBEDDING", least)
+    monkeypatch.setattr(host_memory, "give_back_memory", lambda: gradients_then.append(model.shared.weight.grad))
+    model(**batch).loss.backward()
+    assert gradients_then == [None] * times
+    assert model.shared.weight.grad is not None
 
 
 def test_a_batch_without_labels_costs_nothing():
