@@ -41,8 +41,8 @@ class NeuralLearner(ABC):
     def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
         self.experiment, self.competition, self.run = experiment, competition, run
         self.loop_section = experiment.loop
-        # An average of AdamW that nothing feeds is subnormal after 700 steps, and each step then takes Intel's
-        # processors twelve times as long. torch's worker threads, started later, inherit it.
+        # A row that no batch touches has subnormal averages after 700 steps, and then takes AdamW twelve times as long
+        # on Intel's processors. torch's worker threads, started later, inherit the setting.
         torch.set_flush_denormal(True)
         if self.loop_section.num_threads:
             torch.set_num_threads(self.loop_section.num_threads)
