@@ -25,7 +25,7 @@ LOOK_EVERY_STEPS = 20
 _LEAST_GROWTH = 64 << 20
 """Bytes by which a process may grow before what it freed goes back to the system; an eighth of it, if that is more."""
 _LARGE_EMBEDDING = 256 << 20
-"""Bytes of an embedding before whose gradient freed memory goes back; its step takes seconds, and the faults .1."""
+"""Bytes of an embedding before whose gradient freed memory goes back. Such a step takes seconds, new pages a tenth."""
 
 
 class FreedMemory:
