@@ -72,10 +72,10 @@ class TextCollator:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         sources = [example["input_ids"] for example in examples]
-        batch = {
-            "input_ids": self._pad(sources, self.pad_id),
-            "attention_mask": self._pad([[1] * len(source) for source in sources], 0),
-        }
+        lengths = np.array([len(source) for source in sources])
+        input_ids = self._pad(sources, self.pad_id)
+        is_real = np.arange(input_ids.shape[1]) < lengths[:, None]
+        batch = {"input_ids": input_ids, "attention_mask": torch.from_numpy(is_real.astype(np.int64))}
         if "token_type_ids" in examples[0]:
             batch["token_type_ids"] = self._pad([example["token_type_ids"] for example in examples], 0)
         if "labels" in examples[0]:
@@ -86,4 +86,5 @@ class TextCollator:
 
     def _pad(self, rows: Sequence[TokenIds], value: int) -> Tensor:
         width = padded_width(max(len(row) for row in rows), self.multiple)
-        return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+        # By NumPy: torch reads nested lists at a quarter of its speed
+        return torch.from_numpy(np.array([row + [value] * (width - len(row)) for row in rows], dtype=np.int64))

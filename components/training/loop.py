@@ -27,7 +27,7 @@ from components.training.ema import WeightAverage
 from components.training.gradient_clipping import clip_plain_gradients
 from components.training.history import History
 from components.training.host_memory import FreedMemory, keep_freed_memory
-from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window
+from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window, find_norms
 from components.training.resume import Progress, TrainingState
 
 Batch = dict[str, Tensor]
@@ -113,6 +113,7 @@ class TrainingLoop:
         self.plain_model, self.plain_optimizer = model, optimizer
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.parameters = list(self.model.parameters())
+        self.norms = find_norms(self.plain_model)
         # Adafactor's relative step sets its own rate, and the groups carry none.
         self.has_rate = all(group["lr"] is not None for group in optimizer.param_groups)
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
@@ -196,7 +197,7 @@ class TrainingLoop:
     def _step(self, window: list[tuple[Batch, bool]]) -> None:
         if self.has_rate:
             apply_schedule(self.plain_optimizer, self.schedule(self.progress.step))
-        start = StepStart(self.plain_model)
+        start = StepStart(self.accelerator.device, self.norms)
         while (losses := self._try(window)) is None:
             self.optimizer.zero_grad(set_to_none=True)
             start.restore()

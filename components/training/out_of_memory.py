@@ -24,14 +24,18 @@ class MemoryKeeper(Protocol):
         """Put a plan to work that needs less than `plan`, which did not fit; None where there is none."""
 
 
+def find_norms(model: nn.Module) -> list[_NormBase]:
+    """The norms that keep statistics; a walk over all modules, which is too slow for every step."""
+    return [module for module in model.modules() if isinstance(module, _NormBase)]
+
+
 class StepStart:
     """What forward passes change: torch's random states, and the statistics of norms."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.device = next(model.parameters()).device
+    def __init__(self, device: torch.device, norms: Sequence[_NormBase]) -> None:
+        self.device = device
         self.host_state = torch.get_rng_state()
         self.device_state = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        norms = (module for module in model.modules() if isinstance(module, _NormBase))
         self.statistics = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
 
     def restore(self) -> None:

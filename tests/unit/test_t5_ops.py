@@ -94,6 +94,18 @@ def test_gradients_of_attention(bias_shape, p):
     torch.testing.assert_close(attend(query, key, value, *bias), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("length", [1, 7, 8, 15, 16, 17])
+def test_softmax_of_short_and_long_rows(length):
+    """Rows with scores that exp would overflow for, with padding, and with nothing but padding."""
+    torch.manual_seed(0)
+    scores = 100.0 * torch.randn(4, 3, length)
+    scores[1, :, length // 2 :] -= 30000.0
+    scores[2] = -30000.0
+    weights = t5_ops._softmax(scores)
+    torch.testing.assert_close(weights, scores.double().softmax(-1).float(), rtol=1e-5, atol=1e-30)
+    assert (weights[1, :, length // 2 :] == 0.0).all() == (length > 1)
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 12), (16, 20)])
 def test_buckets_equal_transformers(bidirectional, num_buckets, max_distance):
