@@ -14,6 +14,9 @@ from typing import Any
 
 REMOVED = "[secret removed]"
 MIN_LENGTH = 8  # shorter values are words of every text
+# What stands between two lines: breaks, real or spelled, and what a patch, a quotation or an indentation adds.
+_LINE_BREAK = r"""(?:[\s"',+-]|\\+[rn])+?"""
+_WORD_OF_A_SECRET = re.compile(rf"(?=.*[0-9])(?=.*[A-Za-z])\S{{{MIN_LENGTH},}}")
 _SECRET_NAME = re.compile(r"(?:^|_)(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
 _SECRET_FILES = (".kaggle/access_token", ".kaggle/access_token.txt", ".cache/huggingface/token")
 _SECRET_JSON = (".kaggle/kaggle.json", ".kaggle/credentials.json", ".config/kaggle/kaggle.json")
@@ -98,13 +101,29 @@ def cleaned(value: Any, known: Mapping[str, str] | None = None) -> Any:  # noqa:
 
 def _all_secrets(text: str, known: Mapping[str, str]) -> Iterator[Secret]:
     for value, place in known.items():
-        for match in re.finditer(re.escape(value), text):
-            yield _at(text, match.start(), match.end(), place)
+        for form in _forms(value):
+            for match in re.finditer(form, text):
+                yield _at(text, match.start(), match.end(), place)
     for kind, pattern in _SHAPES.items():
         for match in pattern.finditer(text):
             group = 1 if pattern.groups else 0
             if REMOVED not in match.group(group):
                 yield _at(text, match.start(group), match.end(group), kind)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """Patterns of a value: of several lines as they stand in a text, a patch or a quoted word, and of each alone.
+
+    In a patch a sign stands before every line, and two lines need not be neighbours. A line alone is looked for where
+    it cannot be a word of other texts.
+    """
+    lines = [line.strip() for line in value.splitlines() if line.strip()]
+    if len("".join(lines)) < MIN_LENGTH:
+        yield re.escape(value)
+        return
+    yield _LINE_BREAK.join(map(re.escape, lines))
+    if len(lines) > 1:
+        yield from (re.escape(line) for line in lines if _WORD_OF_A_SECRET.fullmatch(line))
 
 
 def _at(text: str, start: int, end: int, kind: str) -> Secret:
@@ -113,8 +132,8 @@ def _at(text: str, start: int, end: int, kind: str) -> Secret:
 
 def _blacked_out(secret: str) -> str:
     others = secret.split("\n")[1:]
-    # Of a key's further lines a patch needs the sign at their beginning.
-    return "\n".join([REMOVED, *(line[: line[:1] in "+-"] + REMOVED for line in others)])
+    # Of a key's further lines a patch needs the sign at their beginning, or the blank of a line that stays.
+    return "\n".join([REMOVED, *(line[: line[:1] in "+- "] + REMOVED for line in others)])
 
 
 def _values_in(path: Path) -> list[str]:

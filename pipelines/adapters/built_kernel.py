@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines import names
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 
@@ -68,7 +69,10 @@ class BuiltKernel:
 
     @property
     def code_file(self) -> Path:
-        return self.folder / str(self.metadata["code_file"])
+        try:
+            return self.folder / names.name(self.metadata["code_file"])
+        except ValueError as error:
+            raise PodiumError(f"{self.folder / METADATA}: code_file: {error}; build the kernel again") from None
 
     def own_inputs(self) -> dict[str, Path]:
         """Mount -> folder of the datasets that were built with the kernel."""
@@ -83,25 +87,42 @@ class BuiltKernel:
 
 
 def find_owner(owner: str | None, environment: Mapping[str, str] = os.environ) -> str:
-    """Whose kernel it becomes: `owner`, else the name in the credentials, else a word that rehearsals can do with."""
-    if found := owner or environment.get("KAGGLE_USERNAME"):
-        return found
+    """Whose kernel it becomes: `owner`, else the name in the credentials, else a word that rehearsals can do with.
+
+    Raises PodiumError for what is no name of a user.
+    """
+    found, where = owner or environment.get("KAGGLE_USERNAME"), "owner" if owner else "KAGGLE_USERNAME"
+    if not found:
+        found, where = _owner_on_file(environment)
+    try:
+        return names.owner(found)
+    except ValueError as error:
+        raise PodiumError(f"{where}: {error}") from None
+
+
+def _owner_on_file(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The user of the first kaggle.json there is, and its path."""
     home = Path(environment.get("HOME") or Path.home())
     config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     for folder in (environment.get("KAGGLE_CONFIG_DIR"), home / ".kaggle", config / "kaggle"):
         if folder and (path := Path(folder) / "kaggle.json").is_file():
             try:
-                return str(json.loads(path.read_text(encoding="utf-8"))["username"])
+                return str(json.loads(path.read_text(encoding="utf-8"))["username"]), str(path)
             except (OSError, ValueError, KeyError, TypeError):
                 raise PodiumError(f"{path}: names no user; download it again from your account's page") from None
-    return NO_OWNER
+    return NO_OWNER, ""
 
 
 def load_built_kernel(workspace: Workspace, name: str) -> BuiltKernel:
     """The built kernel of a slug. Raises `PodiumError` where it is not built, or was changed since."""
+    try:
+        names.slug(name)
+    except ValueError as error:
+        raise PodiumError(f"kernel: {error}, as under kernels/") from None
     folder = workspace.build / "kernels" / name
     manifest = _load_manifest(workspace, folder)
     try:
+        _check_manifest(folder / MANIFEST, manifest)
         _check_files(folder, manifest["files"])
         datasets = tuple(_dataset(workspace, dataset) for dataset in manifest.get("datasets", ()))
         sent = {key: manifest.get(key) for key in ("kernel", "bundle_sha256", "files", "datasets")}
@@ -137,6 +158,20 @@ def _load_manifest(workspace: Workspace, folder: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise PodiumError(f"{path}: holds no JSON object; build it again: make kernel K={folder.name}")
     return content
+
+
+def _check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Names of files and datasets, which a push sends, stay in the folders that were built."""
+    try:
+        names.source(manifest["kernel"], "owner/slug")
+        for name in manifest["files"]:
+            names.name(name)
+        for dataset in manifest.get("datasets", ()):
+            names.source(dataset["slug"], "owner/slug", "slug")
+            for name in dataset["files"]:
+                names.place(name)
+    except (ValueError, TypeError) as error:
+        raise PodiumError(f"{path}: {error}; build the kernel again") from None
 
 
 def _dataset(workspace: Workspace, described: Mapping[str, Any]) -> DatasetFolder:

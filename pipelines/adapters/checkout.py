@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import names
 from pipelines.errors import PodiumError
 
 # The packages are imported before the clone leaves the path again: with it there, its folder kernels/ would be taken
@@ -42,6 +43,10 @@ def check_out(repository: Path, commit: str, target: Path) -> None:
 
     Raises PodiumError where there is no repository, no such commit in it, or something in the way.
     """
+    try:
+        names.commit(commit)
+    except ValueError as error:
+        raise PodiumError(f"commit: {error}") from None
     if not (repository / ".git").exists():
         raise PodiumError(
             f"{repository}: no git checkout; run this where the project was cloned, or name it with --root"
@@ -61,10 +66,40 @@ def check_out(repository: Path, commit: str, target: Path) -> None:
 
 
 def apply_patch(checkout: Path, patch: Path) -> None:
-    """Put uncommitted changes onto a clone. Raises PodiumError where they do not fit."""
+    """Put uncommitted changes onto a clone.
+
+    Raises PodiumError where they do not fit, and where they make a symbolic link that leads out of the clone: git
+    itself refuses to write outside or through a link, but what is written later would go through it.
+    """
+    before = _links(checkout)
     result = _git(checkout, "apply", "--whitespace=nowarn", str(patch.absolute()))
     if result.returncode != 0:
         raise PodiumError(f"{patch}: the uncommitted changes do not apply to the commit: {_last_line(result.stderr)}")
+    for link, _ in sorted(_links(checkout) - before):
+        if not names.is_within(checkout, link):
+            raise PodiumError(
+                f"{patch}: the uncommitted changes make a symbolic link that leads out of the checkout: "
+                f"{link.relative_to(checkout)} -> {link.readlink()}; take it out of them"
+            )
+
+
+def inside(checkout: Path, path: Path) -> Path:
+    """A path in a clone that is to be written; PodiumError where a symbolic link of the commit leads it out."""
+    try:
+        return names.within(checkout, path)
+    except ValueError as error:
+        raise PodiumError(f"the commit has a symbolic link where a file is to be written: {error}") from None
+
+
+def _links(checkout: Path) -> set[tuple[Path, str]]:
+    """Each symbolic link of a clone with where it leads, as it is written there."""
+    found = set()
+    for folder, folders, files in os.walk(checkout):
+        if Path(folder) == checkout:
+            folders[:] = [name for name in folders if name != ".git"]
+        paths = [Path(folder, name) for name in (*folders, *files)]
+        found |= {(path, str(path.readlink())) for path in paths if path.is_symlink()}
+    return found
 
 
 def probe(checkout: Path, competition: str) -> dict[str, Any]:

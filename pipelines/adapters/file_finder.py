@@ -1,6 +1,7 @@
 """Files by what is in them: where a record says only names and digests, the bytes may lie under any folder."""
 
 from collections.abc import Iterator, Sequence
+from glob import escape
 from pathlib import Path
 
 from pipelines.competitions.embedded import file_digest
@@ -30,6 +31,6 @@ class FileFinder:
         if first is not None and first.is_file():
             yield first
         last, suffix = Path(name).name, Path(name).suffix
-        for pattern in (last, f"*{suffix}" if suffix else last):
+        for pattern in (escape(last), f"*{escape(suffix)}" if suffix else escape(last)):
             for folder in self._folders:
                 yield from (path for path in sorted(folder.rglob(pattern)) if path.is_file())

@@ -13,10 +13,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pipelines.adapters.recorded_run import EVENTS, METRICS, RecordedRun, read_lines, read_run
 from pipelines.adapters.system_metrics import SYSTEM_PREFIX, SYSTEM_SECONDS, SystemSampler
 from pipelines.adapters.tracker import (
     DatedTracker,
@@ -28,38 +27,10 @@ from pipelines.adapters.tracker import (
     split_params,
 )
 from pipelines.credentials import cleaned, without_secrets
-from pipelines.errors import PodiumError
 
 TRACKING_FOLDER = "tracking"
 _ARTIFACTS = "artifacts"
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class MetricRow:
-    """One call of `log_metrics`."""
-
-    time_ms: int
-    step: int | None
-    values: dict[str, float]
-
-
-@dataclass
-class RecordedRun:
-    """One run as JSON lines tell it; `status` is None when it was killed before it could say how it ended."""
-
-    name: str
-    run_id: str
-    competition: str | None = None
-    status: str | None = None
-    started_ms: int = 0
-    ended_ms: int = 0
-    params: dict[str, object] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: list[MetricRow] = field(default_factory=list)
-    artifacts: list[tuple[Path, str]] = field(default_factory=list)
-    data: list[tuple[str, str, Path]] = field(default_factory=list)
-    children: dict[str, "RecordedRun"] = field(default_factory=dict)
 
 
 class JsonlTracker:
@@ -88,9 +59,9 @@ class JsonlTracker:
         self._children: dict[str, JsonlTracker] = {}
         self._closed = False
         self._has_failed = False
-        for file_name in ("metrics.jsonl", "events.jsonl"):
+        for file_name in (METRICS, EVENTS):
             _drop_torn_line(folder / file_name)
-        recorded = read_run(folder) if _read_lines(folder / "events.jsonl") else None
+        recorded = read_run(folder) if read_lines(folder / EVENTS) else None
         self._before = LoggedBefore()
         for row in recorded.metrics if recorded else ():
             for key, value in row.values.items():
@@ -98,7 +69,7 @@ class JsonlTracker:
         self._params = dict(recorded.params) if recorded else {}
         self._tags = dict(recorded.tags) if recorded else {}
         self.run_id: str | None = recorded.run_id if recorded else uuid.uuid4().hex
-        self._metrics_file = (folder / "metrics.jsonl").open("ab", buffering=0)
+        self._metrics_file = (folder / METRICS).open("ab", buffering=0)
         if recorded is None:
             self._log_event("started", run_id=self.run_id, name=name, competition=competition)
         elif not self._keeps_end:
@@ -199,7 +170,7 @@ class JsonlTracker:
 
     def _log_event(self, event: str, **content: object) -> None:
         line = json.dumps({"time": now_ms(), "event": event, **content}).encode() + b"\n"
-        with (self.folder / "events.jsonl").open("ab", buffering=0) as file:
+        with (self.folder / EVENTS).open("ab", buffering=0) as file:
             file.write(line)
 
     def _log_artifact_event(self, path: Path, folder: str) -> None:
@@ -234,46 +205,14 @@ def open_jsonl_tracker(
     return tracker_class(folder, name=run_name or run_dir.name, run_dir=run_dir, competition=competition)
 
 
-def read_run(folder: Path) -> RecordedRun:
-    """The run recorded in `folder` with its children. A torn last line, as `kill -9` may leave, is passed over.
-
-    Raises PodiumError when `folder` holds no run or a line within a file is broken.
-    """
-    events = _read_lines(folder / "events.jsonl")
-    if not events:
-        raise PodiumError(f"{folder}: no recorded run (events.jsonl is missing or empty); expected a run's tracking/")
-    run = RecordedRun(
-        name=str(events[0]["name"]),
-        run_id=str(events[0]["run_id"]),
-        competition=events[0].get("competition"),
-        started_ms=events[0]["time"],
-        params=_read_json(folder / "params.json"),
-        tags=_read_json(folder / "tags.json"),
-    )
-    for event in events:
-        if event["event"] == "artifact":
-            run.artifacts.append((folder / event["path"], event["folder"]))
-        elif event["event"] == "data":
-            run.data.append((event["name"], event["digest"], Path(event["path"])))
-        elif event["event"] in ("resumed", "finished"):
-            run.status = event.get("status")  # resumed after its end, a run is open again
-    for row in _read_lines(folder / "metrics.jsonl"):
-        values = {key: float(value) for key, value in row["values"].items()}
-        run.metrics.append(MetricRow(time_ms=row["time"], step=row["step"], values=values))
-    run.ended_ms = max([events[-1]["time"], *(row.time_ms for row in run.metrics)])
-    for inner in sorted(folder.iterdir()):
-        if (inner / "events.jsonl").is_file():
-            run.children[inner.name] = read_run(inner)
-    return run
-
-
 def import_jsonl_run(folder: Path, tracker: Tracker) -> RecordedRun:
     """Replay the run recorded in `folder` into `tracker`, with its times where the backend takes them.
 
     Children are finished as they were (KILLED where nothing says how); the run itself stays open for its caller, who
     ends it with `finish_import`. Files that were not brought along are named in the tag `import.missing`.
+    Raises PodiumError as `read_run` does, and for an artifact that lies outside the run directory around `folder`.
     """
-    run = read_run(folder)
+    run = read_run(folder, run_dir=folder.parent)
     _replay(run, tracker)
     tracker.log_tags({"import.run_id": run.run_id})
     return run
@@ -312,28 +251,10 @@ def finish_import(run: RecordedRun, tracker: Tracker) -> None:
         tracker.finish(status)
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line break was torn
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise PodiumError(f"{path}, line {number}: not JSON ({error}); delete the line to read the rest") from error
-    return rows
-
-
 def _drop_torn_line(path: Path) -> None:
     if path.exists():
         content = path.read_bytes()
         os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content
 
 
 def _replace_json(path: Path, content: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ Nothing is printed. What goes wrong leaves here as one line that says what to do
 import errno
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -283,13 +284,30 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(folder)
-        for nested in sorted(folder.rglob("*.csv.zip")):
+        for nested in sorted(path for path in folder.rglob("*.csv.zip") if path.is_file()):
             with zipfile.ZipFile(nested) as content:
                 content.extractall(nested.parent)
             nested.unlink()
-    except (zipfile.BadZipFile, FileNotFoundError):
+    except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        shutil.rmtree(archive.parent, ignore_errors=True)
+        member = Path(str(error.filename))
+        name = next(path for path in (member, *member.parents) if path.exists()).relative_to(folder)
+        cure = "unpack it by hand from the competition's page"
+        raise PodiumError(f"{archive.name}: {name} is both a file and a folder in the archive; {cure}") from None
+    except (zipfile.BadZipFile, FileNotFoundError, NotImplementedError, RuntimeError, zlib.error):
+        # Encrypted and strangely compressed ones too.
         shutil.rmtree(archive.parent, ignore_errors=True)
         raise PodiumError(f"{archive.name}: the archive arrived damaged; run the download again") from None
+
+
+def _refuse_clash(folder: Path, name: Path) -> None:
+    """A file that came cannot replace a folder, nor lie in what is a file here."""
+    clash = folder / name if (folder / name).is_dir() else None
+    for parent in (folder / name).relative_to(folder).parents:
+        clash = folder / parent if (folder / parent).is_file() else clash
+    if clash is not None:
+        what = "a folder" if clash.is_dir() else "a file"
+        raise PodiumError(f"{clash}: is {what} here and none in the download; move it away and download again")
 
 
 def _move_in(source: Path, folder: Path) -> list[Path]:
@@ -298,6 +316,8 @@ def _move_in(source: Path, folder: Path) -> list[Path]:
     if not folder.exists():
         source.rename(folder)
     else:
+        for name in names:
+            _refuse_clash(folder, name)
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).replace(folder / name)

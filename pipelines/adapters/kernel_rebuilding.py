@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 
-from pipelines.adapters.checkout import run_podium
+from pipelines.adapters.checkout import inside, run_podium
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record
 from pipelines.config.workspace import Workspace
@@ -27,10 +27,10 @@ def rebuild_kernel(
             source = ledger.kept(digest) or finder.find(name, digest, former / name)
             if source is None:
                 return Difference(f"kernel.files_sha256.{name}", digest, None, "it was in the run directory")
-            shutil.copyfile(source, run / name)
+            shutil.copyfile(source, inside(clone.root, run / name))
     wheels = workspace.build / "wheels"
     if wheels.is_dir():  # they need not be fetched again
-        clone.build.mkdir(exist_ok=True)
+        inside(clone.root, clone.build / "wheels").parent.mkdir(exist_ok=True)
         (clone.build / "wheels").symlink_to(wheels)
     # What changed the build beside kernel.yaml.
     flags = kernel.get("built_with") or {}

@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.atomic_files import atomic_file
+from pipelines import names
+from pipelines.adapters.ledger_record import check_record
 from pipelines.adapters.source_search import find_source
+from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
 from pipelines.credentials import REMOVED, cleaned, find_secrets, without_secrets
 from pipelines.engine.run_directory import RunDirectory
@@ -41,19 +44,25 @@ class Ledger:
         self._files = folder / "files"
 
     def lines(self) -> list[Record]:
-        """Every line ever written, oldest first. Raises PodiumError naming one that is damaged.
+        """Every line ever written, oldest first.
 
+        Raises PodiumError naming one that is damaged, or has an entry that cannot be, as a name that leads elsewhere.
         What follows the last line break was torn by a crash and is no line.
         """
         if not self.path.is_file():
             return []
         lines = []
         for number, line in enumerate(self.path.read_bytes().split(b"\n")[:-1], start=1):
+            cure = f"`git checkout -- {self.path.parent.name}` brings the committed lines back"
             try:
-                lines.append(dict(json.loads(line)))
-            except (ValueError, TypeError):
-                cure = f"`git checkout -- {self.path.parent.name}` brings the committed lines back"
+                content = dict(json.loads(line))
+            except (ValueError, TypeError, RecursionError):
                 raise PodiumError(f"{self.path}: line {number} is no record: {cure}") from None
+            try:
+                check_record(content)
+            except ValueError as error:
+                raise PodiumError(f"{self.path}: line {number}: {error}: {cure}") from None
+            lines.append(content)
         return lines
 
     def records(self) -> list[Record]:
@@ -102,13 +111,22 @@ class Ledger:
         return digest
 
     def kept(self, digest: str) -> Path | None:
-        """The stored file of this sha256."""
-        path = self._files / digest
-        return path if path.is_file() else None
+        """The stored file of this sha256. Raises PodiumError where its bytes are others by now."""
+        path = self._place(digest)
+        if not path.is_file():
+            return None
+        if file_digest(path) != digest:
+            cure = f"`git checkout -- {self.path.parent.name}` brings the committed file back"
+            raise PodiumError(f"{path}: was changed, its bytes are not those of its name: {cure}")
+        return path
+
+    def _place(self, digest: str) -> Path:
+        return self._files / names.digest(digest)
 
     def _store(self, digest: str, content: bytes) -> None:
-        if self.kept(digest) is None:
-            with atomic_file(self._files / digest) as partial:
+        path = self._place(digest)
+        if not path.is_file() or file_digest(path) != digest:
+            with atomic_file(path) as partial:
                 partial.write_bytes(content)
 
     @contextmanager

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from pipelines.adapters.checkout import apply_patch, check_out
+from pipelines.adapters.checkout import apply_patch, check_out, inside
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record
 from pipelines.engine.starting_point import link_or_copy
@@ -34,7 +34,11 @@ def rebuild_source(repository: Path, ledger: Ledger, ref: str, source: Record, t
             raise PodiumError(f"{ref}: its run had uncommitted changes, and {where} is missing: commit ledger/ whole")
     check_out(repository, source["commit"], target)
     if patch is not None:
-        apply_patch(target, patch)
+        try:
+            apply_patch(target, patch)
+        except PodiumError:
+            shutil.rmtree(target)
+            raise
 
 
 def explain_source(source: Record) -> str:
@@ -46,7 +50,11 @@ def explain_source(source: Record) -> str:
 
 
 def gather_run(ledger: Ledger, record: Record, finder: FileFinder, runs: Path, target: Path) -> Difference | None:
-    """Fill `target` with the recorded files of a run, found by their digests; the first that is nowhere is returned."""
+    """Fill `target` with the recorded files of a run, found by their digests; the first that is nowhere is returned.
+
+    The names of a record that was read from the ledger stay in their folder. Raises PodiumError where a file that the
+    ledger keeps was changed.
+    """
     former = runs / record["experiment"].replace("/", "-") / record["run"]
     for line in ("config_sha256", "files_sha256", "weights_sha256"):
         recorded = {"config.yaml": record[line]} if line == "config_sha256" else record[line]
@@ -54,12 +62,13 @@ def gather_run(ledger: Ledger, record: Record, finder: FileFinder, runs: Path, t
             source = ledger.kept(digest) or finder.find(name, digest, former / name)
             if source is None:
                 return _missing(line, name, digest, finder, former / name)
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            place = inside(target, target / name)
+            place.parent.mkdir(parents=True, exist_ok=True)
             # Weights may be large and are never written to; the record of a run is.
             _ = (
-                link_or_copy(str(source), str(target / name))
+                link_or_copy(str(source.resolve()), str(place))
                 if line == "weights_sha256"
-                else shutil.copyfile(source, target / name)
+                else shutil.copyfile(source, place)
             )
     return None
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from components.atomic_files import atomic_folder, read_json
-from pipelines.adapters.jsonl_tracker import TRACKING_FOLDER, finish_import, import_jsonl_run, read_run
+from pipelines import names
+from pipelines.adapters.foreign_run import read_foreign_run
+from pipelines.adapters.jsonl_tracker import TRACKING_FOLDER, finish_import, import_jsonl_run
+from pipelines.adapters.recorded_run import read_run
 from pipelines.adapters.source_search import find_source
 from pipelines.adapters.tracker import tracking_record
 from pipelines.adapters.tracking import open_tracker
@@ -19,6 +22,7 @@ from pipelines.engine.run_directory import RunDirectory
 from pipelines.errors import PodiumError
 
 EVENTS = f"{TRACKING_FOLDER}/events.jsonl"
+NOT_TRACKED = {"backend": "none", "run_id": None, "uri": None}
 NEW, CONTINUED, KNOWN = "new", "continued", "known already"
 
 
@@ -51,20 +55,32 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """The version whose pulled output `folder` is: its record lies beside it."""
-    beside = folder.with_suffix(".json")
+    """The version whose pulled output `folder` is: its record lies beside it. PodiumError for one that cannot be."""
+    folder = folder.absolute()
+    beside = folder.with_suffix(".json") if folder.name else folder
     if not beside.is_file():
         return None
-    content = read_json(beside)
-    return Origin(content["kernel"], content["version"]) if {"kernel", "version"} <= set(content) else None
+    try:
+        if beside.is_symlink():
+            raise ValueError(f"{beside}: is a symbolic link; replace it with the file that `podium pull` wrote")
+        content = read_json(beside)
+        if not isinstance(content, dict) or not {"kernel", "version"} <= set(content):
+            return None
+        kernel, version = names.source(content["kernel"], "owner/slug"), content["version"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"{version!r} is no version; needs its number, 1 or more")
+    except (ValueError, RecursionError) as error:
+        raise PodiumError(f"{beside}: {str(error).removeprefix(f'{beside}: ')}") from None
+    return Origin(kernel, version)
 
 
 def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> ImportedRun:
     """Copy a run directory to its place and replay its tracking into MLflow; again, it changes nothing.
 
-    Raises PodiumError, with nothing half-written, for a run of the same id that did not grow into this one.
+    Raises PodiumError, with nothing half-written, for a run of the same id that did not grow into this one, and for a
+    run that `read_foreign_run` refuses.
     """
-    record = RunDirectory(source).read_record()
+    record = read_foreign_run(source, TRACKING_FOLDER)
     run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
     state = _compare(source, run)
     if state == KNOWN and "imported" in run.read_record():
@@ -79,6 +95,8 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
 def _compare(source: Path, run: RunDirectory) -> str:
     """Events are only appended, so that a run which went on begins with those it had."""
     if not run.record.is_file():
+        if run.path.exists() or run.path.is_symlink():
+            raise PodiumError(f"{run.path}: is there already and is no run (no run.json); move it away first")
         return NEW
     here = (run.path / EVENTS).read_bytes() if (run.path / EVENTS).is_file() else b""
     there = (source / EVENTS).read_bytes()
@@ -91,14 +109,15 @@ def _compare(source: Path, run: RunDirectory) -> str:
 
 
 def _keep_here(run: RunDirectory) -> dict[str, Any]:
-    """What a continued run keeps of its record: which MLflow run it is."""
-    return {"tracking": run.read_record()["tracking"]} if run.record.is_file() else {}
+    """What a continued run keeps of its record: which MLflow run it is. A new one has none here, whatever it says."""
+    return {"tracking": run.read_record()["tracking"] if run.record.is_file() else NOT_TRACKED}
 
 
 def _copy(source: Path, run: RunDirectory, kept: Mapping[str, Any]) -> None:
     submissions = run.path / "submissions.jsonl"
     with atomic_folder(run.path) as partial:
-        shutil.copytree(source, partial, dirs_exist_ok=True)
+        # A link that was put there since the folder was looked at is not followed.
+        shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True)
         if submissions.is_file():
             shutil.copy2(submissions, partial)
         RunDirectory(partial).update_record(**kept)
@@ -109,7 +128,7 @@ def _name_source(workspace: Workspace, run: RunDirectory) -> None:
     record = run.read_record()
     if record.get("commit"):
         return
-    known = find_source(workspace.root, str(record["source_sha256"]))
+    known = find_source(workspace.root, str(record.get("source_sha256")))
     if known is not None:
         run.write_diff(known.diff)
         run.update_record(commit=known.commit, dirty=bool(known.diff))
@@ -131,12 +150,12 @@ def _replay(workspace: Workspace, run: RunDirectory, origin: Origin | None) -> N
     )
     run.update_record(tracking=tracking_record(tracker))
     import_jsonl_run(tracking, tracker)
-    tags = {"commit": record["commit"] or "none", "dirty": str(bool(record["dirty"])).lower()}
+    tags = {"commit": record.get("commit") or "none", "dirty": str(bool(record.get("dirty"))).lower()}
     if origin is not None:
         tags |= {"kernel": origin.kernel, "kernel.version": str(origin.version)}
     tracker.log_tags(tags)
     if run.diff.exists():
-        tracker.log_text(run.diff.read_text(encoding="utf-8"), "git.diff")
+        tracker.log_text(run.read_diff(), "git.diff")
     finish_import(recorded, tracker)
     imported = {"kernel": origin.kernel, "version": origin.version} if origin else {}
     run.update_record(imported=imported)

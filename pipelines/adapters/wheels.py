@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from components.atomic_files import atomic_file
+from pipelines import names
 from pipelines.competitions.embedded import file_digest
 from pipelines.errors import PodiumError
 
 PYTHON_VERSION = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+# Name and version, perhaps a build number, and three tags.
+_WHEEL = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._]*-[A-Za-z0-9][A-Za-z0-9.!+_]*(-[0-9][A-Za-z0-9_.]*)?(-[A-Za-z0-9_.]+){3}\.whl"
+)
 _HEADER = "# wheels for Kaggle's image: "
 
 
@@ -25,13 +30,18 @@ def obtain_wheels(requirements: Sequence[str], *, lock: Path, cache: Path, image
     """The wheels, in the order of their names, from `cache` or the package index.
 
     What `image` (a constraints file) lists is there already and not fetched. Without a `lock` for these requirements
-    they are resolved and it is written. Raises PodiumError where pip cannot resolve them, or finds other bytes than the
-    lock says.
+    they are resolved and it is written. Raises PodiumError for a requirement that is none, where pip cannot resolve
+    them, or finds other bytes than the lock says.
     """
+    try:
+        for requirement in requirements:
+            names.requirement(requirement)
+    except ValueError as error:
+        raise PodiumError(f"wheels: {error}") from None
     locked = _read_lock(lock, requirements)
     if locked is None:
-        names = _resolve(requirements, image)
-        wheels = [_fetch(name, version, cache) for name, version in names]
+        chosen = _resolve(requirements, image)
+        wheels = [_fetch(name, version, cache) for name, version in chosen]
         lines = "".join(f"{file_digest(path)}  {path.name}\n" for path in sorted(wheels))
         with atomic_file(lock) as partial:
             partial.write_text(_HEADER + ", ".join(requirements) + "\n" + lines, encoding="utf-8")
@@ -47,11 +57,21 @@ def obtain_wheels(requirements: Sequence[str], *, lock: Path, cache: Path, image
 
 
 def _read_lock(lock: Path, requirements: Sequence[str]) -> dict[str, str] | None:
-    """Wheel -> sha256; None where there is no lock for these requirements."""
+    """Wheel -> sha256; None where there is no lock for these requirements. PodiumError for a line that is none."""
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.is_file() else []
     if not lines or lines[0] != _HEADER + ", ".join(requirements):
         return None
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines[1:])}
+    locked = {}
+    for number, line in enumerate(lines[1:], start=2):
+        digest, _, name = line.partition("  ")
+        try:
+            names.digest(digest)
+            if not _WHEEL.fullmatch(names.name(name)):
+                raise ValueError(f"{name!r} is no wheel; needs name-version-python-abi-platform.whl")
+        except ValueError as error:
+            raise PodiumError(f"{lock}, line {number}: {error}; delete the lock to resolve anew") from None
+        locked[name] = digest
+    return locked
 
 
 def _resolve(requirements: Sequence[str], image: Path) -> list[tuple[str, str]]:
@@ -65,7 +85,7 @@ def _resolve(requirements: Sequence[str], image: Path) -> list[tuple[str, str]]:
         constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
         options = ["--dry-run", "--ignore-installed", "--report", str(report), "--target", name]
         options += ["--constraint", str(constraints)]
-        _pip(["install", *options, *requirements], what=", ".join(requirements))
+        _pip(["install", *options, "--", *requirements], what=", ".join(requirements))
         installs: list[dict[str, Any]] = json.loads(report.read_text(encoding="utf-8"))["install"]
     chosen = {_normal(entry["metadata"]["name"]): str(entry["metadata"]["version"]) for entry in installs}
     return sorted((name, version) for name, version in chosen.items() if present.get(name) != version)
@@ -76,7 +96,7 @@ def _fetch(name: str, version: str, cache: Path) -> Path:
     prefix = f"{_normal(name)}-{version}-"
     found = [path for path in cache.glob("*.whl") if _normal(path.name).startswith(_normal(prefix))]
     if not found:
-        _pip(["download", "--no-deps", "--dest", str(cache), f"{name}=={version}"], what=f"{name} {version}")
+        _pip(["download", "--no-deps", "--dest", str(cache), "--", f"{name}=={version}"], what=f"{name} {version}")
         found = [path for path in cache.glob("*.whl") if _normal(path.name).startswith(_normal(prefix))]
     return found[0]
 

@@ -14,6 +14,12 @@ from pipelines.config.schema import Values
 from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError
 
+TOO_DEEP = "is nested too deep to be read; needs keys such as model: and values in them"
+
+
+# What YAML's reader raises for a value that its tag does not fit, such as !!bool abc.
+_MISFITS = (ValueError, KeyError, AttributeError, TypeError, OverflowError)
+
 
 def experiment_names(workspace: Workspace) -> list[str]:
     """All experiments as a user addresses them: `mt5_adafactor`, and `smoke/mt5_adafactor` for one in a folder."""
@@ -76,11 +82,13 @@ def read_values(path: Path, label: str) -> Values:
         raise ConfigError(f"{label}: {error.strerror or error}") from error
     try:
         parsed = OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
+        if not isinstance(parsed, DictConfig):
+            raise ConfigError(f"{label}: holds a list; needs keys such as name: and model:")
+        values = _plain(parsed, label)
+    except RecursionError:
+        raise ConfigError(f"{label}: {TOO_DEEP}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, *_MISFITS) as error:
         raise ConfigError(f"{label}: {_syntax_problem(error)}") from error
-    if not isinstance(parsed, DictConfig):
-        raise ConfigError(f"{label}: holds a list; needs keys such as name: and model:")
-    values = _plain(parsed, label)
     if not values:
         raise ConfigError(f"{label}: empty; needs at least name: and competition:, or parent:")
     return values
@@ -102,7 +110,9 @@ def parse_overrides(overrides: Sequence[str], label: str) -> Values:
             raise ConfigError(f"{label} {override}: {key!r} is not a key; write section.field=value or seed=1")
         try:
             OmegaConf.from_dotlist([override])
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
+        except RecursionError:
+            raise ConfigError(f"{label} {override[:60]}…: {TOO_DEEP}") from None
+        except (yaml.YAMLError, OmegaConfBaseException, *_MISFITS) as error:
             raise ConfigError(f"{label} {override}: {_syntax_problem(error)}") from error
     _refuse_whole_sections(overrides, label)
     return _plain(OmegaConf.from_dotlist(list(overrides)), label)
@@ -135,8 +145,10 @@ def _leaves(values: Values, prefix: str = "") -> list[tuple[str, Any]]:
 
 def _syntax_problem(error: Exception) -> str:
     """The parser's complaint on one line, counted from line 1."""
+    if isinstance(error, _MISFITS) and not isinstance(error, OmegaConfBaseException):
+        return f"a value does not fit its tag ({next(iter(str(error).splitlines()), type(error).__name__)})"
     if not isinstance(error, yaml.MarkedYAMLError):
-        return f"cannot be read: {str(error).splitlines()[0]}"
+        return f"cannot be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
     problem = error.problem or "not YAML"
     if "cannot start any token" in problem:
         problem += " (indent with spaces, not tabs; quote a value that starts with @, ` or %)"

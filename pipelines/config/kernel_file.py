@@ -1,10 +1,12 @@
 """What a kernel is: `kernels/<slug>/kernel.yaml`, read and checked."""
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from pipelines import names
 from pipelines.config.checks import above, at_least, did_you_mean, one_of, shown
 from pipelines.config.experiment_file import read_values
 from pipelines.config.values import checked_value
@@ -91,13 +93,49 @@ class KernelFile:
             raise ValueError(f"run: {shown(self.run)} with mode train, which makes a run of its own; needs null")
         if self.mode == "predict" and self.overrides:
             raise ValueError("overrides: with mode predict, whose run is made already; needs none")
+        self._check_addresses()
         if self.mode == "train" and self.reserve_minutes >= 60 * self.time_limit_hours:
             raise ValueError(f"reserve_minutes: {self.reserve_minutes} leaves nothing of time_limit_hours; needs less")
+
+    def _check_addresses(self) -> None:
+        """What becomes a path, a part of an address or an argument of pip."""
+        for key, check in (("title", names.line), ("owner", names.owner), ("run", names.experiment)):
+            if getattr(self, key) is not None:
+                _named(key, check, getattr(self, key))
+        for key, check in LISTS.items():
+            for value in getattr(self, key):
+                _named(key, check, value)
 
     @property
     def kind(self) -> str:
         """cpu, gpu or tpu: Kaggle counts sessions and hours by it."""
         return ACCELERATORS[self.accelerator]
+
+
+def _named(key: str, check: Callable[[object], object], value: object) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _source(value: object) -> str:
+    return names.source(value, "owner/slug", "owner/slug/version", "slug")
+
+
+def _model(value: object) -> str:
+    return names.source(value, "owner/model/framework/variation/version", "owner/model/framework/variation")
+
+
+# A form that Kaggle would not take, as an address without its version, is left to `podium kernel check`.
+LISTS: Mapping[str, Callable[[object], object]] = {
+    "wheels": names.requirement,
+    "dataset_sources": _source,
+    "competition_sources": names.slug,
+    "kernel_sources": _source,
+    "model_sources": _model,
+    "keywords": names.line,
+}
 
 
 def kernel_names(workspace: Workspace) -> list[str]:

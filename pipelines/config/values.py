@@ -54,7 +54,8 @@ def _kind_of(value: object) -> str:
         return "empty"
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "a mapping"
-    return {bool: "true or false", int: "a whole number", float: "a fraction", str: "text"}[type(value)]
+    kinds = {bool: "true or false", int: "a whole number", float: "a fraction", str: "text", bytes: "binary"}
+    return kinds.get(type(value), f"of the kind {type(value).__name__}")
 
 
 def _cure(value: object, is_optional: bool) -> str:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import names
+from pipelines.errors import PodiumError
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -55,12 +58,20 @@ class Workspace:
 
     def search_index(self, corpus: str) -> Path:
         """The index of a corpus, which the search app serves."""
-        return self.data / "search" / corpus
+        return self.data / "search" / _one_word("corpus", corpus)
 
     def data_dir(self, competition_slug: str) -> Path:
         """What a competitor may see: train, test and sample files in Kaggle's form."""
-        return self.data / competition_slug
+        return self.data / _one_word("competition", competition_slug)
 
     def local_host(self, competition_slug: str) -> Path:
         """What only the embedded leaderboard reads: the answers and its ledger."""
-        return self.data / "local_host" / competition_slug
+        return self.data / "local_host" / _one_word("competition", competition_slug)
+
+
+def _one_word(what: str, value: str) -> str:
+    """A name that was typed or read becomes one folder, never a way to another one."""
+    try:
+        return names.name(value)
+    except ValueError as error:
+        raise PodiumError(f"{what}: {error}") from None

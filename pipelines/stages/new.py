@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 import pipelines.competitions
+from pipelines.competitions.own_modules import is_own_module
 from pipelines.competitions.sniffing import NUM_FOLDS, CompetitionDraft, sniff_competition
 from pipelines.config.experiment_file import experiment_names, find_experiment, read_experiment, run_name
 from pipelines.config.workspace import Workspace
@@ -78,6 +79,9 @@ def new_competition(
     """
     console = console or Console()
     name = competition_name(slug)
+    if is_own_module(name):
+        cure = f"rename data/{slug}, and use that name"
+        raise PodiumError(f"{slug}: pipelines/competitions/{name}.py is podium's own and is not replaced; {cure}")
     data_dir = workspace.data_dir(slug)
     if not data_dir.is_dir():
         raise PodiumError(

@@ -15,15 +15,15 @@ from typing import Any
 from rich.console import Console
 
 from components.atomic_files import read_json
-from pipelines.adapters.checkout import probe, run_podium
+from pipelines.adapters.checkout import inside, probe, run_podium
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.hidden_rerun import OWN
 from pipelines.adapters.kernel_rebuilding import rebuild_kernel
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
+from pipelines.adapters.ledger_record import training_words
 from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
-from pipelines.errors import PodiumError
 
 # Of the machine, what equal bits depend on.
 BITS = ("processor", "gpus", "torch_threads")
@@ -49,6 +49,8 @@ def reproduce(
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
     source = record if retrain else source_of(record)
+    if retrain:
+        training_words(record)  # before anything is cloned
     _say(console, f"{record['ref']}: {record['experiment']} {record['run']}, commit {str(source['commit'])[:12]}")
     with _folder(into) as target:
         rebuild_source(workspace.root, ledger, record["ref"], source, target)
@@ -152,7 +154,7 @@ def _compare_environment(work: _Work) -> list[Difference]:
 
 def _predict_again(work: _Work, data: Path, weights: Sequence[Path]) -> Difference | None:
     record, runs = work.record, work.workspace.runs
-    run = work.target / "runs" / record["experiment"].replace("/", "-") / record["run"]
+    run = inside(work.target, work.target / "runs" / record["experiment"].replace("/", "-") / record["run"])
     finder = FileFinder([*weights, runs])
     missing = gather_run(work.ledger, record, finder, runs, run)
     if missing is not None:
@@ -173,7 +175,7 @@ def _build_again(work: _Work, data: Path, finder: FileFinder) -> Difference | No
         work.say(f"  kernel     not built: no commit is known to be its source ({str(kernel['source_sha256'])[:16]})")
         return None
     clone = Workspace(work.target)
-    _lay_out_data(clone.data_dir(work.here["kaggle_slug"]), data)
+    _lay_out_data(clone, work.here["kaggle_slug"], data)
     found = rebuild_kernel(work.workspace, work.ledger, work.record, finder, clone)
     if found is None:
         work.say(f"  kernel     equal: {kernel['kernel']} version {kernel['version']}, notebook and datasets")
@@ -182,12 +184,9 @@ def _build_again(work: _Work, data: Path, finder: FileFinder) -> Difference | No
 
 def _train_again(work: _Work, data: Path) -> Difference | None:
     """Train by the recorded command and compare what it leaves, in the order in which it is made."""
-    record, words = work.record, work.record["command"] or []
-    if "train" not in words:
-        raise PodiumError(f"{record['ref']}: its run was not begun by `podium train` but by `{' '.join(words)}`")
-    words = words[words.index("train") :]  # without --root
+    record, words = work.record, training_words(work.record)
     work.say(f"  training   podium {' '.join(words)}")
-    _lay_out_data(Workspace(work.target).data_dir(work.here["kaggle_slug"]), data)
+    _lay_out_data(Workspace(work.target), work.here["kaggle_slug"], data)
     mode = {str(record["mode"]).upper(): "1"} if record["mode"] else {}
     run_podium(work.target, words, work.threads | mode)
     (run,) = (path.parent for path in work.target.glob("runs/*/*/run.json"))
@@ -206,20 +205,21 @@ def _train_again(work: _Work, data: Path) -> Difference | None:
     return _compare_submission(work, run / "submission.csv")
 
 
-def _lay_out_data(folder: Path, data: Path) -> None:
+def _lay_out_data(clone: Workspace, slug: str, data: Path) -> None:
     """The data in the clone, with its local host's, so that they are not prepared anew.
 
     Files are copied; folders, which hold images, are linked to, but for those that this project makes itself.
     """
+    folder = inside(clone.root, clone.data_dir(slug))
     if folder == data:
         return
     folder.mkdir(parents=True, exist_ok=True)
     for path in data.iterdir():
         if path.is_file():
-            shutil.copy2(path, folder)
+            shutil.copy2(path, inside(clone.root, folder / path.name))
         elif path.name not in OWN and not path.name.startswith("."):
             (folder / path.name).symlink_to(path.resolve(), target_is_directory=True)
-    answers, place = data.parent / "local_host" / data.name, folder.parent / "local_host" / folder.name
+    answers, place = data.parent / "local_host" / data.name, inside(clone.root, clone.local_host(slug))
     if answers.is_dir():
         place.parent.mkdir(exist_ok=True)
         place.symlink_to(answers)

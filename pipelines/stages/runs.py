@@ -4,6 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipelines.adapters.foreign_run import read_foreign_run
+from pipelines.adapters.jsonl_tracker import TRACKING_FOLDER
 from pipelines.adapters.run_import import ImportedRun, find_runs, import_run, read_origin
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory
@@ -44,7 +46,10 @@ def take_in(workspace: Workspace, folder: Path, console: Console | None = None) 
     """Import every run below `folder`, a kernel's output or a run directory, into runs/ and MLflow."""
     console = console or Console()
     origin = read_origin(folder)
-    imported = [import_run(workspace, path, origin) for path in find_runs(folder)]
+    paths = find_runs(folder)
+    for path in paths:  # all of them before the first is copied
+        read_foreign_run(path, TRACKING_FOLDER)
+    imported = [import_run(workspace, path, origin) for path in paths]
     for run in imported:
         record = run.directory.read_record()
         place = f"MLflow run {record['tracking']['run_id']}"

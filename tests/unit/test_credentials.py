@@ -95,6 +95,66 @@ new file mode 100644
     assert (tmp_path / "key.py").read_text() == f"KEY = '''\n{REMOVED}\n{REMOVED}\n{REMOVED}\n'''\n"
 
 
+TWO_LINES = "first-line-of-it\nsecond-line-of-it"
+EACH_A_WORD = "aaaa1111bbbb2222\ncccc3333dddd4444\n"
+
+
+@pytest.mark.parametrize("sign", ["+", "-", " "])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_secret_of_two_lines_is_found_in_a_patch(sign, line_end):
+    known = {TWO_LINES: "the value of MULTI_KEY"}
+    patch = f'{sign}KEY = """{TWO_LINES}"""{line_end} x'.replace("\n", f"{line_end}{sign}", 1)
+    (secret,) = find_secrets(patch, known)
+    assert (secret.line, secret.kind) == (1, "the value of MULTI_KEY")
+    assert without_secrets(patch, known).splitlines() == [f'{sign}KEY = """{REMOVED}', f'{sign}{REMOVED}"""', " x"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TWO_LINES,
+        TWO_LINES + "\n",
+        "+k: |\n+    first-line-of-it\n+    second-line-of-it\n+end",
+        "KEY = 'first-line-of-it\\nsecond-line-of-it'",
+        json.dumps({"source": [f'KEY = """{TWO_LINES}"""']}),
+        json.dumps(json.dumps(TWO_LINES)),
+        json.dumps(TWO_LINES.splitlines(keepends=True), indent=1),
+        '+("first-line-of-it\\n"\n+ "second-line-of-it")',
+    ],
+)
+def test_a_secret_of_two_lines_is_found_however_it_is_spelled(text):
+    clean = without_secrets(text, {TWO_LINES + "\n": "it"})
+    assert "line-of-it" not in clean
+    assert REMOVED in clean
+    assert clean.count("\n") == text.count("\n")
+
+
+def test_lines_of_a_secret_that_a_patch_takes_apart():
+    known = {EACH_A_WORD: "it"}
+    patch = "-aaaa1111bbbb2222\n+x = 1\n cccc3333dddd4444\n"
+    assert without_secrets(patch, known) == f"-{REMOVED}\n+x = 1\n {REMOVED}\n"
+    # A line that may be a word of any text is no secret alone.
+    assert find_secrets("first-line-of-it", {TWO_LINES: "it"}) == []
+    assert find_secrets("a, b and a-b", {"a\n\n\n\n\n\nb": "it"}) == []
+
+
+def test_a_patch_with_a_secret_in_lines_that_stay_still_applies(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    patch = f"""diff --git a/key.py b/key.py
+new file mode 100644
+--- /dev/null
++++ b/key.py
+@@ -0,0 +1,4 @@
++KEY = '''
++{TWO_LINES.splitlines()[0]}
++{TWO_LINES.splitlines()[1]}
++'''
+"""
+    clean = without_secrets(patch, {TWO_LINES: "it"})
+    subprocess.run(["git", "-C", str(tmp_path), "apply", "-"], input=clean.encode(), check=True)
+    assert (tmp_path / "key.py").read_text() == f"KEY = '''\n{REMOVED}\n{REMOVED}\n'''\n"
+
+
 def test_no_secret_reaches_a_tracker(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "planted-in-the-environment")
     tracker = open_jsonl_tracker(tmp_path, run_name="r", competition="c")

@@ -221,6 +221,38 @@ def test_archive_members_cannot_leave_the_folder(client, server, tmp_path):
     assert not list(tmp_path.glob("evil.csv"))
 
 
+@pytest.mark.parametrize("names", [("a", "a/b.csv"), ("a/b.csv", "a"), ("a/", "a"), ("x/y/z.csv", "x/y")])
+def test_a_file_and_a_folder_of_one_name_in_an_archive(client, server, tmp_path, names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("train.csv", *names):
+            archive.writestr(name, "x")
+    server.competitions["tiny-task"].archive = buffer.getvalue()
+    with pytest.raises(PodiumError) as error:
+        client.download_competition("tiny-task", tmp_path / "data" / "tiny-task")
+    clash = "x/y" if names[0].startswith("x") else "a"
+    line = (
+        f"tiny-task.zip: {clash} is both a file and a folder in the archive; unpack it by hand from the competition's"
+    )
+    assert message_of(error).startswith(line)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["images", "train.csv/x", "images/a.txt/b.csv"])
+def test_a_download_does_not_replace_a_folder_by_a_file(client, server, tmp_path, name):
+    folder = tmp_path / "data" / "tiny-task"
+    client.download_competition("tiny-task", folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("another.csv", "x")
+        archive.writestr(name, "x")
+    server.competitions["tiny-task"].archive = buffer.getvalue()
+    with pytest.raises(PodiumError, match=r"is a (file|folder) here and none in the download; move it away"):
+        client.download_competition("tiny-task", folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_submit_and_read_the_score(client, server, tmp_path):
     server.contests.num_unknown_polls = server.contests.num_pending_polls = 1
     path = tmp_path / "submission.csv"

@@ -1,0 +1,68 @@
+"""A run directory that others wrote, held to be one before anything in it is copied, followed or sent."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.atomic_files import PARTIAL, read_json
+from pipelines import names
+from pipelines.adapters.recorded_run import read_run
+from pipelines.errors import PodiumError
+
+Record = dict[str, Any]
+
+
+def read_foreign_run(source: Path, tracking: str) -> Record:
+    """The record of a run directory in which every name and path has been looked at; nothing is written.
+
+    Raises PodiumError naming the file and the entry: a link, pipe or device in the folder, a name in run.json that
+    leads elsewhere, a checkpoint or an artifact outside the folder, a line of the `tracking` folder that cannot be.
+    """
+    try:
+        names.plain_tree(source)
+        record = _read_object(source / "run.json")
+        _check_record(source / "run.json", record)
+        for result in sorted(source.glob("*/result.json")):
+            content = {"checkpoint": "none"} | _read_object(result)  # one without weights names none
+            _check(result, content, "checkpoint", names.place)
+        read_run(source / tracking, run_dir=source)
+    except ValueError as error:
+        raise PodiumError(str(error)) from None
+    except OSError as error:
+        raise PodiumError(f"{error.filename}: cannot be read ({error.strerror}); make the whole run readable") from None
+    return record
+
+
+def _check_record(path: Path, record: Mapping[str, Any]) -> None:
+    _check(path, record, "run", _run)
+    _check(path, record, "experiment", names.experiment)
+    tracking = record.get("tracking")
+    if not isinstance(tracking, dict):
+        raise ValueError(f"{path}: tracking: {tracking!r} is no object; needs one with backend, run_id and uri")
+    if record.get("commit") is not None:
+        _check(path, record, "commit", names.commit)
+
+
+def _check(path: Path, content: Mapping[str, Any], key: str, check: Callable[[object], object]) -> None:
+    if key not in content:
+        raise ValueError(f"{path}: {key}: missing; needs a run as podium writes it")
+    try:
+        check(content[key])
+    except ValueError as error:
+        raise ValueError(f"{path}: {key}: {error}") from None
+
+
+def _run(value: object) -> None:
+    # While a folder is written it has this ending, and is removed when the writing begins anew.
+    if names.name(value).endswith(PARTIAL):
+        raise ValueError(f"{value!r} ends with {PARTIAL}, which is no name of a run")
+
+
+def _read_object(path: Path) -> Record:
+    try:
+        content = read_json(path)
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    return content
