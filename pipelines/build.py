@@ -54,7 +54,7 @@ def build_model(
     `num_classes` is the width of a classifier's logits, 1 for regression, None for text; the rest as in ModelContext.
     Raises ConfigError where the head does not suit the task or the weights cannot be loaded.
     """
-    _check_head(experiment, task)
+    check_head(experiment, task)
     context = ModelContext(
         task,
         num_classes,
@@ -73,7 +73,8 @@ def build_model(
     return model
 
 
-def _check_head(experiment: Experiment, task: str) -> None:
+def check_head(experiment: Experiment, task: str) -> None:
+    """Raise ConfigError where the model's head does not suit the task."""
     if isinstance(experiment.model, SentenceBert | SentenceBertPretrained):
         return
     if not isinstance(experiment.model, T5FromScratch | T5Pretrained):

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from components.data.tokenizer_json import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
 
 # In the order in which they are believed.
 PAD_SOURCES = (TOKENIZER_CONFIG_FILE, "special_tokens_map.json")
 USUAL_PADS = ("[PAD]", "<pad>")
+_CHUNK = 4096  # texts; their encodings take some hundred bytes a token
 
 
 class TokenizedTexts(NamedTuple):
@@ -39,14 +40,26 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> TokenizedTexts:
         """At most `max_length` ids a text; of a pair the longer text is cut first."""
+        encodings = self._encodings(texts, pairs, max_length)
+        types = None if pairs is None else [encoding.type_ids for encoding in encodings]
+        return TokenizedTexts([encoding.ids for encoding in encodings], types)
+
+    def count_cut(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> int:
+        """How many texts, or pairs, lose tokens in `max_length` ids."""
+        count = 0
+        for start in range(0, len(texts), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            encodings = self._encodings(texts[part], None if pairs is None else pairs[part], max_length)
+            count += sum(bool(encoding.overflowing) for encoding in encodings)
+        return count
+
+    def _encodings(self, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int) -> list[Encoding]:
         least = self.tokenizer.num_special_tokens_to_add(pairs is not None) + 1
         if max_length < least:
             raise ValueError(f"max_length={max_length} leaves no room for text; use at least {least}")
         self.tokenizer.enable_truncation(max_length, strategy="longest_first")
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        encodings = self.tokenizer.encode_batch(inputs)
-        types = None if pairs is None else [encoding.type_ids for encoding in encodings]
-        return TokenizedTexts([encoding.ids for encoding in encodings], types)
+        return list(self.tokenizer.encode_batch(inputs))
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers reads as well."""

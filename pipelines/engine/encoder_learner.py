@@ -25,6 +25,7 @@ from pipelines.engine.prompts import build_segments
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import encode_labels
 from pipelines.engine.starting_point import own_weights, take_over
+from pipelines.engine.text_limits import describe_cuts
 from pipelines.errors import ConfigError
 
 
@@ -40,13 +41,20 @@ class EncoderLearner(NeuralLearner):
         self.vocabulary_folder = run.path / "vocabulary"
 
     def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
-        """Copy the checkpoint's tokenizer, so that the run needs nothing else to predict; take over a run's weights."""
+        """Copy the tokenizer, without which the run could not predict; take over a run's weights; count what is cut."""
         if self._num_classes is None:
             name = self.competition.name
             raise ConfigError(f"model.name: 'bert' does not suit {name}, a text_to_text task; needs a T5")
         if starts_from_run(self.model_section):
             kinds = (Bert.name, SentenceBert.name, SentenceBertPretrained.name)
-            return take_over(self.model_section.checkpoint, self.run, kinds=kinds, read_vocabulary=load_tokenizer)
+            made: Mapping[str, object] = take_over(
+                self.model_section.checkpoint, self.run, kinds=kinds, read_vocabulary=load_tokenizer
+            )
+        else:
+            made = self._copy_tokenizer()
+        return {**made, "inputs": self._inspect_inputs(train, test)}
+
+    def _copy_tokenizer(self) -> Mapping[str, object]:
         try:
             tokenizer = load_tokenizer(find_checkpoint(self.model_section.checkpoint))
         except ValueError as error:
@@ -54,13 +62,21 @@ class EncoderLearner(NeuralLearner):
         tokenizer.save(self.vocabulary_folder)
         return {"vocabulary": {"num_pieces": tokenizer.size}}
 
+    def _inspect_inputs(self, train: DataFrame, test: DataFrame) -> Mapping[str, object]:
+        limit = self.data_section.max_length
+        num_cut = sum(self.tokenizer.count_cut(*self._segments(rows), max_length=limit) for rows in (train, test))
+        return describe_cuts(len(train) + len(test), num_cut, f"data.max_length: {limit} tokens")
+
+    def _segments(self, frame: DataFrame) -> tuple[list[str], list[str] | None]:
+        return build_segments(self.competition, frame, self.data_section)
+
     @cached_property
     def tokenizer(self) -> TextTokenizer:
         """The run's own, which `prepare` writes."""
         return load_tokenizer(self.vocabulary_folder)
 
     def _encode(self, frame: DataFrame, *, has_labels: bool) -> EncodedTexts:
-        texts, pairs = build_segments(self.competition, frame, self.data_section)
+        texts, pairs = self._segments(frame)
         encoded = self.tokenizer.encode(texts, pairs, max_length=self.data_section.max_length)
         labels = list(encode_labels(self.competition, frame)) if has_labels else None
         return EncodedTexts(encoded.ids, labels, type_ids=encoded.type_ids)

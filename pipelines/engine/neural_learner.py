@@ -5,6 +5,7 @@ A family of models fills in how rows become examples and how its weights come an
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ from pandas import DataFrame, concat
 from torch import Tensor, nn
 
 from components.data.batching import count_plan_steps, count_steps
+from components.data.target_scale import (
+    TARGETS_FILE,
+    TargetScale,
+    load_target_scale,
+    measure_targets,
+    save_target_scale,
+)
 from components.training.activation_checkpointing import apply_to_model
 from components.training.activation_plans import parse_plan
-from components.training.checkpoint import forecast_bytes
+from components.training.checkpoint import forecast_bytes, list_steps
 from components.training.inference import Batch, predict_logits
 from components.training.loop import LoopSettings, TrainingData, TrainingLoop, plan_epoch
 from components.training.lr_finder import LrCurve, find_lr
@@ -33,6 +41,14 @@ from pipelines.engine.processes import is_on_cpu
 from pipelines.engine.run_directory import RunDirectory, check_disk
 from pipelines.engine.scoring import count_classes, frame_probabilities, is_greater_better, score_predictions
 from pipelines.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model, and the scale of the targets that it learnt; None where it learnt them as they are."""
+
+    model: nn.Module
+    targets: TargetScale | None
 
 
 class NeuralLearner(ABC):
@@ -124,7 +140,9 @@ class NeuralLearner(ABC):
     def _build_loop(self, job: FoldJob) -> TrainingLoop:
         section = self.loop_section
         accelerator = Accelerator(cpu=is_on_cpu(section.device), mixed_precision=section.mixed_precision)
-        data = self._encode(self._training_rows(job.train), has_labels=True)
+        rows = self._training_rows(job.train)
+        targets = self._measure_targets(rows, job.folder)
+        data = self._encode(_standardised(rows, targets), has_labels=True)
         seed_everything(job.seed)
         model = self._planned_model()
         self._fit_to_rows(model, data)
@@ -132,6 +150,9 @@ class NeuralLearner(ABC):
         settings = self._settings(data, job)
         if accelerator.is_main_process:
             self._check_disk(model, settings, job.folder)
+            if targets is not None:
+                # From here on a resume knows that this fold learns standardised targets.
+                save_target_scale(targets, job.folder)
         # Every process draws its own dropout, whatever the first one has drawn for the weights.
         seed_everything(job.seed + accelerator.process_index)
         valid = self._limited(job.valid)
@@ -142,8 +163,10 @@ class NeuralLearner(ABC):
             schedule=build_schedule(self.experiment, num_steps=settings.num_steps),
             data=data,
             collate=self._collator(),
-            evaluate=None if valid is None else lambda model: self._evaluate(model, valid, accelerator),
-            save_model=self._save_model,
+            evaluate=None
+            if valid is None
+            else lambda model: self._evaluate(TrainedModel(model, targets), valid, accelerator),
+            save_model=lambda model, folder: self._save(TrainedModel(model, targets), folder),
             settings=settings,
             folder=job.folder,
             observer=job.observer,
@@ -151,6 +174,20 @@ class NeuralLearner(ABC):
         if section.memory_budget is not None:
             loop.memory = keep_budget(loop, section.memory_budget, self.run, job)
         return loop
+
+    def _measure_targets(self, rows: DataFrame, folder: Path) -> TargetScale | None:
+        """The scale of a regression's training targets; None for other tasks, whose labels are learnt as they are."""
+        if self.competition.task != "regression":
+            return None
+        if list_steps(folder / "resume") and not (folder / TARGETS_FILE).is_file():
+            # A former version began this fold, and its weights know the targets as they are.
+            return None
+        return measure_targets(rows["label"])
+
+    def _save(self, trained: TrainedModel, folder: Path) -> None:
+        self._save_model(trained.model, folder)
+        if trained.targets is not None:
+            save_target_scale(trained.targets, folder)
 
     def _planned_model(self) -> nn.Module:
         """The model with its activation plan on each of its stacks of layers."""
@@ -215,10 +252,10 @@ class NeuralLearner(ABC):
             return valid
         return valid.sample(limit, random_state=self.experiment.seed)
 
-    def _evaluate(self, model: nn.Module, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
+    def _evaluate(self, trained: TrainedModel, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
         """Scores of the validation rows, each process predicting its share."""
         rank, world = accelerator.process_index, accelerator.num_processes
-        share = self._predict_with([model], valid.iloc[rank::world])
+        share = self._predict_with([trained], valid.iloc[rank::world])
         if world > 1:
             parts: list[DataFrame] = gather_object([share])
             share = _interleave(parts)
@@ -230,34 +267,43 @@ class NeuralLearner(ABC):
     def predict(self, checkpoints: Sequence[Path], frame: DataFrame) -> DataFrame:
         """Predictions by all checkpoints together: the mean of their probabilities, or one joint decoding."""
         device = "cpu" if is_on_cpu(self.loop_section.device) else "cuda"
-        return self._predict_with([self._load_predictor(folder).to(device) for folder in checkpoints], frame)
+        models = [
+            TrainedModel(self._load_predictor(folder).to(device), load_target_scale(folder)) for folder in checkpoints
+        ]
+        return self._predict_with(models, frame)
 
     def _load_predictor(self, folder: Path) -> nn.Module:
         """The model of a checkpoint in the form that predicts fastest."""
         return self._load_model(folder)
 
-    def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
+    def _predict_with(self, models: Sequence[TrainedModel], frame: DataFrame) -> DataFrame:
         section, data = self.loop_section, self._encode(frame, has_labels=False)
         outputs = [
             self._activate(
                 predict_logits(
-                    model,
+                    trained.model,
                     data,
                     collate,
                     batch_size=section.eval_batch_size,
                     precision=section.eval_precision,
                     num_workers=self._num_workers,
-                )
+                ),
+                trained.targets,
             )
-            for model in models
+            for trained in models
             for collate in self._prediction_collators()
         ]
         return frame_probabilities(self.competition, frame, torch.stack(outputs).mean(0).numpy())
 
-    def _activate(self, logits: Tensor) -> Tensor:
+    def _activate(self, logits: Tensor, targets: TargetScale | None) -> Tensor:
+        """What logits say in the competition's terms: values in their unit, or probabilities."""
         if self.competition.task == "regression":
-            return logits
+            return logits if targets is None else torch.from_numpy(targets.restore(logits.numpy()))
         return logits.sigmoid() if self.competition.task == "multilabel" else logits.softmax(-1)
+
+
+def _standardised(rows: DataFrame, targets: TargetScale | None) -> DataFrame:
+    return rows if targets is None else rows.assign(label=targets.standardise(rows["label"]))
 
 
 def _interleave(parts: Sequence[DataFrame]) -> DataFrame:

@@ -29,7 +29,7 @@ from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Articles
 from pipelines.config.sections.model import Bert, SentenceBert, SentenceBertPretrained
-from pipelines.engine.neural_learner import NeuralLearner
+from pipelines.engine.neural_learner import NeuralLearner, TrainedModel
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import frame_texts, score_predictions
 from pipelines.engine.starting_point import own_weights, take_over
@@ -145,14 +145,15 @@ class SentenceLearner(NeuralLearner):
 
     # -- prediction --------------------------------------------------------------------------------------------------
 
-    def _evaluate(self, model: nn.Module, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
+    def _evaluate(self, trained: TrainedModel, valid: DataFrame, accelerator: Accelerator) -> Mapping[str, float]:
         """Every process ranks all rows, for a share of them would be an easier question."""
-        scores = score_predictions(self.competition, valid, self._predict_with([model], valid))
+        scores = score_predictions(self.competition, valid, self._predict_with([trained], valid))
         return {f"valid/{name}": value for name, value in scores.items()}
 
-    def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
+    def _predict_with(self, models: Sequence[TrainedModel], frame: DataFrame) -> DataFrame:
         titles, bodies = (self._inputs(frame, column) for column in (self.title_column, self.body_column))
-        likeness = torch.stack([self._embed(model, titles) @ self._embed(model, bodies).T for model in models]).mean(0)
+        encoders = [trained.model for trained in models]
+        likeness = torch.stack([self._embed(one, titles) @ self._embed(one, bodies).T for one in encoders]).mean(0)
         order = np.argsort(-likeness.numpy(), axis=1, kind="stable")[:, :NUM_GUESSES]
         ids = frame["id"].to_numpy()
         best = likeness.amax(1).tolist() if len(frame) else []

@@ -15,16 +15,17 @@ from components.data.text import EncodedTexts, TextCollator
 from components.data.vocabulary import Vocabulary, load_vocabulary
 from components.models.t5 import T5Model, load_t5, save_t5
 from components.training.inference import Batch, predict_sequences
-from pipelines.build import build_model
+from pipelines.build import build_model, check_head
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Text
 from pipelines.config.sections.model import T5FromScratch, T5Pretrained, starts_from_run
-from pipelines.engine.neural_learner import NeuralLearner
+from pipelines.engine.neural_learner import NeuralLearner, TrainedModel
 from pipelines.engine.prompts import build_prompts, list_texts
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import encode_labels, frame_texts
 from pipelines.engine.starting_point import own_weights, take_over
+from pipelines.engine.text_limits import inspect_labels, inspect_prompts
 from pipelines.engine.vocabularies import obtain_vocabulary, rows_to_keep
 
 TARGET_IDS = "target_ids.json"
@@ -45,7 +46,9 @@ class TextLearner(NeuralLearner):
     # -- text and ids ------------------------------------------------------------------------------------------------
 
     def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
-        """Obtain the vocabulary, and the weights where they are another run's."""
+        """Obtain the vocabulary, and the weights where they are another run's; count what cannot be written or read."""
+        check_head(self.experiment, self.competition.task)
+        texts = list_texts(self.competition, train, test)
         if isinstance(self.model_section, T5Pretrained) and starts_from_run(self.model_section):
             made: Mapping[str, object] = take_over(
                 self.model_section.checkpoint, self.run, kinds=(T5FromScratch.name, T5Pretrained.name)
@@ -54,13 +57,19 @@ class TextLearner(NeuralLearner):
             made = obtain_vocabulary(
                 self.model_section,
                 self.data_section,
-                list_texts(self.competition, train, test),
+                texts,
                 self.vocabulary_folder,
                 also=also,
                 reserved=self.competition.reserved_pieces,
             )
         self._keep_target_ids(train)
-        return made
+        prompts = texts[: len(train) + len(test)]
+        counted = {"inputs": inspect_prompts(prompts, self.vocabulary, self.data_section)}
+        if self.is_seq2seq:
+            counted["labels"] = inspect_labels(
+                self.competition, train, self.vocabulary, model=self.model_section, data=self.data_section
+            )
+        return {**made, **counted}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -122,11 +131,11 @@ class TextLearner(NeuralLearner):
 
     # -- prediction --------------------------------------------------------------------------------------------------
 
-    def _predict_with(self, models: Sequence[nn.Module], frame: DataFrame) -> DataFrame:
+    def _predict_with(self, models: Sequence[TrainedModel], frame: DataFrame) -> DataFrame:
         if not self.is_seq2seq:
             return super()._predict_with(models, frame)
         sequences, scores = predict_sequences(
-            models,  # type: ignore[arg-type]
+            [trained.model for trained in models],  # type: ignore[misc]
             self._encode(frame, has_labels=False),
             self._collator(),
             batch_size=self.loop_section.eval_batch_size,

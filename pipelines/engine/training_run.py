@@ -23,6 +23,7 @@ from pipelines.engine.observer import RunObserver, Screen, StopWish
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.scoring import score_predictions
 from pipelines.engine.starting_point import own_weights
+from pipelines.engine.text_limits import say_limits
 
 FULL_FIT = "full"
 
@@ -46,6 +47,7 @@ def train_run(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, 
     """Train what `fold` asks for, write `oof.parquet` and `metrics.json`, and return the scores."""
     learner = create_learner(context.experiment, context.competition, context.run)
     _say_skipped(context)
+    say_limits(context.run.read_record(), context.tracker, context.screen)
     for name in fold_names(context.experiment, folds):
         _train_fold(context, learner, name, train, folds)
     if not context.is_main:

@@ -31,7 +31,9 @@ def test_one_function_asks_the_competition_for_its_prompt():
 
 def test_training_and_prediction_encode_by_that_function():
     assert callers("build_prompts") == ["prompts.py:build_segments", "prompts.py:list_texts", "text_learner.py:_encode"]
-    assert callers("build_segments") == ["encoder_learner.py:_encode"]
+    assert callers("build_segments") == ["encoder_learner.py:_segments"]
+    # Beside the rows of training and prediction, those that are counted before.
+    assert callers("_segments") == ["encoder_learner.py:_encode", "encoder_learner.py:_inspect_inputs"]
     assert callers("_encode") == [
         "neural_learner.py:_build_loop",
         "neural_learner.py:_predict_with",
