@@ -27,7 +27,7 @@ data: $(STAMP)  ## write a competition's files: COMPETITION=place_names
 	@$(BIN)/podium data prepare $(COMPETITION)
 experiment: $(STAMP)  ## train EXP, from data to scored run; SET="a.b=c", SMOKE=1, OVERFIT=1, NPROC=2
 	@$(PODIUM) train $(EXP) $(SET)
-resume: $(STAMP)  ## go on with EXP's newest unfinished run, or RUN=
+resume: $(STAMP)  ## go on with EXP's newest unfinished run that is real, or RUN=
 	@$(PODIUM) resume $(EXP) $(if $(RUN),--run $(RUN))
 find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
 	@$(BIN)/podium find-lr $(EXP) $(SET)

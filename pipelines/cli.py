@@ -349,7 +349,7 @@ def _add_kernel(commands: Subparsers) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("experiment", nargs="?", help="its newest run that fits")
+    parser.add_argument("experiment", nargs="?", help="its newest run that fits and is no smoke or overfit run")
     parser.add_argument("--run", help="a run's id or folder instead")
     return parser
 

@@ -155,8 +155,10 @@ def _train(
     if experiment.training is not None:
         join_processes(experiment.training.device)
     runs = submission.parent / "runs"
-    run = _former_run(plan, inputs, runs, experiment, data_dir) or _new_run(
-        plan, bundle, runs, experiment, competition, data_dir, mode="smoke" if is_small else None
+    # A kernel that was built with SMOKE=1 trains a smoke run on Kaggle, too.
+    mode = "smoke" if is_small else plan.get("run_mode")
+    run = _former_run(plan, inputs, runs, experiment, data_dir, mode) or _new_run(
+        plan, bundle, runs, experiment, competition, data_dir, mode
     )
     limit = float(environment.get(TIME_LIMIT) or plan["train_seconds"])
     context = _open(plan, run, experiment, competition, data_dir, limit)
@@ -175,11 +177,12 @@ def _train(
 
 
 def _former_run(
-    plan: Mapping[str, Any], inputs: Path, runs: Path, experiment: "Experiment", data_dir: Path
+    plan: Mapping[str, Any], inputs: Path, runs: Path, experiment: "Experiment", data_dir: Path, mode: str | None
 ) -> "RunDirectory | None":
     """The run that an attached output holds, copied to where it can go on; None where there is none of this experiment.
 
-    What it was configured with must be the same to the last field, and so must the data.
+    What it was configured with must be the same to the last field, and so must its mode and the data: a smoke run of
+    an experiment that has no steps is configured as a real one is.
     """
     from pipelines.config.load import resolve_yaml
     from pipelines.engine.execution import check_data
@@ -188,14 +191,16 @@ def _former_run(
     outputs = [find_input(inputs, mount) for mount in plan["resume_from"] if has_input(inputs, mount)]
     records = sorted((path for output in outputs for path in output.glob("runs/*/*/run.json")), key=lambda p: p.parent)
     for former in (RunDirectory(path.parent) for path in reversed(records)):
-        if former.config.read_text(encoding="utf-8") == resolve_yaml(experiment):
-            check_data(former.read_record(), data_dir, former)
+        record = former.read_record()
+        is_same = former.config.read_text(encoding="utf-8") == resolve_yaml(experiment)
+        if is_same and record.get("mode") == mode:
+            check_data(record, data_dir, former)
             run = RunDirectory(runs / former.path.parent.name / former.path.name)
             shutil.copytree(former.path, run.path)
             _make_writable(run.path)
             print(f"going on with {former.path}")
             return run
-        print(f"{former.path}: is configured otherwise; not gone on with")
+        print(f"{former.path}: is configured otherwise, or a run of another mode; not gone on with")
     return None
 
 
@@ -253,13 +258,17 @@ def _open(
     limit: float,
 ) -> "RunContext":
     from pipelines.adapters.jsonl_tracker import open_jsonl_tracker
+    from pipelines.adapters.trial_tracker import for_mode, name_tracked
     from pipelines.engine.execution import describe_run
     from pipelines.engine.observer import Screen, StopWish
+    from pipelines.engine.run_modes import read_mode
     from pipelines.engine.training_run import RunContext
 
-    name = f"{experiment.name} {run.path.name}"
-    tracker = open_jsonl_tracker(run.path, competition=competition.kaggle_slug, run_name=name)
-    tracker.log_with_system_metrics()
+    mode = read_mode(run.read_record())
+    name = name_tracked(f"{experiment.name} {run.path.name}", mode)
+    opened = open_jsonl_tracker(run.path, competition=competition.kaggle_slug, run_name=name)
+    opened.log_with_system_metrics()
+    tracker = for_mode(opened, mode)
     describe_run(tracker, run, experiment, competition, data_dir)
     tracker.log_tags({"kernel": plan["kernel"], "kernel.source_sha256": plan["source_sha256"]})
     return RunContext(experiment, competition, run, data_dir, tracker, Screen(), StopWish(limit))

@@ -209,7 +209,7 @@ class MlflowTracker:
         self._lane.rows.append((time_ms, step, numbers))
         if self._lane.parent is not None and step is not None:
             # MLflow's compare page takes runs of one level: there a fold's curves stand below the run's scores.
-            suffixed = {f"{key}/{self._lane.name}": value for key, value in numbers.items()}
+            suffixed = {f"{key}/{self._lane.name.split()[-1]}": value for key, value in numbers.items()}
             self._lane.parent.rows.append((time_ms, step, suffixed))
 
     def log_tags(self, tags: Mapping[str, str]) -> None:

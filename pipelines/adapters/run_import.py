@@ -19,6 +19,7 @@ from pipelines.adapters.tracker import tracking_record
 from pipelines.adapters.tracking import open_tracker
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_modes import read_mode
 from pipelines.errors import PodiumError
 
 EVENTS = f"{TRACKING_FOLDER}/events.jsonl"
@@ -81,6 +82,7 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     run that `read_foreign_run` refuses.
     """
     record = read_foreign_run(source, TRACKING_FOLDER)
+    _check_mode(record, source)
     run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
     state = _compare(source, run)
     if state == KNOWN and "imported" in run.read_record():
@@ -90,6 +92,13 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     _name_source(workspace, run)
     _replay(workspace, run, origin)
     return ImportedRun(run, state)
+
+
+def _check_mode(record: Mapping[str, Any], source: Path) -> None:
+    try:
+        read_mode(record)
+    except PodiumError as error:
+        raise PodiumError(f"{source / 'run.json'}: {error}") from None
 
 
 def _compare(source: Path, run: RunDirectory) -> str:
@@ -147,10 +156,12 @@ def _replay(workspace: Workspace, run: RunDirectory, origin: Origin | None) -> N
         run_dir=run.path,
         resume_run_id=former.get("run_id"),
         started_ms=recorded.started_ms,
+        mode=read_mode(record),
     )
     run.update_record(tracking=tracking_record(tracker))
     import_jsonl_run(tracking, tracker)
     tags = {"commit": record.get("commit") or "none", "dirty": str(bool(record.get("dirty"))).lower()}
+    tags["mode"] = read_mode(record)
     if origin is not None:
         tags |= {"kernel": origin.kernel, "kernel.version": str(origin.version)}
     tracker.log_tags(tags)

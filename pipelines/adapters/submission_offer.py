@@ -12,7 +12,9 @@ from pipelines.adapters.kaggle_submissions import KernelOffer
 from pipelines.adapters.kernel_pushes import Push, PushLog
 from pipelines.competitions.competition import Competition
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
+from pipelines.engine.run_modes import OVERFIT, warn_of_mode
 from pipelines.engine.submission import FILE_NAME, check_submission, load_submission
 from pipelines.errors import PodiumError
 
@@ -43,6 +45,7 @@ def chosen_offer(
     """Raises `PodiumError` for a choice that names nothing, or a version that trains a run which is not here."""
     if kernel is None:
         record = _chosen_run(workspace, experiment, run, console)
+        _name_trial(record, console)
         return Offer(record, record.submission)
     log = PushLog(workspace, kernel)
     push = log.find(version=version)
@@ -53,6 +56,7 @@ def chosen_offer(
         find_run(workspace.runs, run or push["run"]) if run or push["run"] else _trained_there(workspace, log, push)
     )
     console.print(f"{push['kernel']}: version {push['version']}, of run {record.run}", highlight=False)
+    _name_trial(record, console)
     path = log.folder(push["version"]) / FILE_NAME
     return Offer(record, path, KernelOffer(push["kernel"], push["version"]), push)
 
@@ -68,8 +72,28 @@ def _trained_there(workspace: Workspace, log: PushLog, push: Push) -> RunRecord:
 
 
 def described(offer: Offer, message: str | None) -> str:
-    """The submission's description: the given one, or experiment, run and kernel."""
-    return message or f"{offer.record.experiment} {offer.record.run}{f' {offer.kernel}' if offer.kernel else ''}"
+    """The submission's description: the given one, or experiment, run and kernel, and that it is a smoke run."""
+    record = offer.record
+    trial = f" ({record.trial})" if record.trial else ""
+    return message or f"{record.experiment} {record.run}{f' {offer.kernel}' if offer.kernel else ''}{trial}"
+
+
+def check_run(offer: Offer) -> None:
+    """PodiumError for a run that is not to be submitted: an overfit run, one unfinished, or one that lacks a fold.
+
+    A kernel that predicts holds its weights itself, whatever has become of the run since.
+    """
+    record = offer.record
+    if record.mode == OVERFIT:
+        raise PodiumError(
+            f"run {record.run}: is {warn_of_mode(record.mode)}, and it cannot be submitted; make a real run with: "
+            f"make experiment EXP={record.experiment}"
+        )
+    if offer.kernel is None:
+        check_finished(record)
+    elif record.status != "finished":
+        cure = f"go on with it: make kernel K={offer.kernel.kernel.split('/')[-1]} RESUME=1, and push it again"
+        raise PodiumError(f"run {record.run}: is {record.status}; {cure}")
 
 
 def check_file(workspace: Workspace, offer: Offer, rules: Competition) -> None:
@@ -79,6 +103,11 @@ def check_file(workspace: Workspace, offer: Offer, rules: Competition) -> None:
         raise PodiumError(f"{offer.path}: no such file; pull the output: podium pull {name}")
     sample = rules.load_sample(workspace.data_dir(rules.kaggle_slug))
     check_submission(load_submission(offer.path, sample), sample, rules, source=str(offer.path))
+
+
+def _name_trial(record: RunRecord, console: Console) -> None:
+    if record.trial:
+        console.print(f"run {record.run} is {warn_of_mode(record.mode)}", highlight=False, soft_wrap=True)
 
 
 def _chosen_run(workspace: Workspace, experiment: str | None, run: str | None, console: Console) -> RunRecord:

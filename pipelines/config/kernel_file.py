@@ -40,7 +40,7 @@ class KernelFile:
     mode: str
     """predict: a finished run's submission; train: the experiment trained on Kaggle's machine."""
     experiment: str | None = None
-    """Whose newest finished run predicts, or what is trained; the run's own where run is given."""
+    """Whose newest finished real run predicts, or what is trained; the run's own where run is given."""
     run: str | None = None
     """With predict: this run instead of the newest."""
     overrides: list[str]

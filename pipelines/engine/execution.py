@@ -25,6 +25,7 @@ from pipelines.engine.run_directory import (
     peak_memory_bytes,
     start_record,
 )
+from pipelines.engine.run_modes import read_mode
 from pipelines.engine.source_state import read_source_state
 from pipelines.engine.training_run import RunContext, describe_inputs, train_run
 from pipelines.errors import PodiumError
@@ -99,6 +100,7 @@ def describe_run(
             "experiment": experiment.name,
             "run": run.path.name,
             "stage": "train",
+            "mode": read_mode(record),
             "commit": record["commit"] or "none",
             "dirty": str(record["dirty"]).lower(),
             "folds_sha256": record["folds_sha256"],

@@ -9,6 +9,7 @@ from pipelines.config.load import load_run_config
 from pipelines.config.schema import Experiment
 from pipelines.engine.learners import create_learner
 from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_folds import check_all_folds
 from pipelines.engine.submission import check_frame, write_submission
 from pipelines.engine.training_run import write_parquet
 from pipelines.errors import PodiumError
@@ -28,6 +29,7 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
             f"{run.record}: says competition {record['competition']}, config.yaml says {experiment.competition}; "
             "the two files belong to different runs"
         )
+    check_all_folds(run)
     competition = load_competition(experiment.competition)
     test = competition.load_test(data_dir, may_be_empty=True)
     sample = competition.load_sample(data_dir, may_be_empty=True)

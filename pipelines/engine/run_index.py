@@ -2,12 +2,19 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.run_modes import REAL, name_mode, read_mode
 from pipelines.errors import PodiumError
+
+# Clocks of two machines may differ so much without one of them being wrong.
+CLOCK_TOLERANCE = timedelta(hours=1)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,11 +26,22 @@ class RunRecord:
     experiment: str
     competition: str = ""
     status: str = "damaged"
+    mode: str = "unknown"
     finished: str = ""
     started: str = ""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     damage: str = ""
+
+    @property
+    def is_real(self) -> bool:
+        """Neither a smoke run nor an overfit run, nor damaged."""
+        return self.mode == REAL
+
+    @property
+    def trial(self) -> str:
+        """ "a smoke run" or "an overfit run"; "" for a real one."""
+        return name_mode(self.mode)
 
     @property
     def submission(self) -> Path:
@@ -40,6 +58,7 @@ def load_record(folder: Path) -> RunRecord:
     try:
         manifest = _load_mapping(folder / "run.json")
         metrics = _load_mapping(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+        mode = _load_mode(manifest, folder / "run.json")
     except ValueError as error:
         return RunRecord(folder, run=folder.name, experiment=folder.parent.name, damage=str(error))
     return RunRecord(
@@ -48,6 +67,7 @@ def load_record(folder: Path) -> RunRecord:
         experiment=str(manifest.get("experiment") or folder.parent.name),
         competition=str(manifest.get("competition", "")),
         status=str(manifest.get("status", "running")),
+        mode=mode,
         started=str(manifest.get("started") or ""),
         finished=str(manifest.get("finished") or ""),
         manifest=manifest,
@@ -84,31 +104,113 @@ def find_run(runs: Path, name: str) -> RunRecord:
     return _sound(matching[0])
 
 
-def newest_finished_run(runs: Path, experiment: str) -> RunRecord:
-    """What an experiment's name means where a run is wanted: its run that finished last.
+def newest_finished_run(runs: Path, experiment: str, *, mode: str = REAL) -> RunRecord:
+    """What an experiment's name means where a run is wanted: its real run that finished last.
 
-    Raises `PodiumError` when none has finished, and says what there is instead.
+    A smoke run or an overfit run is meant only where its `mode` is asked for. A run that says it finished in the future
+    comes behind the others, for a clock was wrong; a warning says so. Raises `PodiumError` when none has finished, and
+    says what there is instead.
     """
     records = list_runs(runs, experiment)
-    finished = [record for record in records if record.status == "finished"]
+    finished = [record for record in records if record.status == "finished" and record.mode == mode]
     if finished:
-        return max(finished, key=lambda record: (record.finished, record.started, record.run))
+        return _last_finished(finished)
     if records:
-        newest = records[-1]
-        raise PodiumError(
-            f"experiment {experiment}: none of its runs has finished (the newest, {newest.run}, is "
-            f"{newest.status}); finish it with: make resume EXP={experiment}"
-        )
+        raise PodiumError(f"experiment {experiment}: {_explain(records, experiment, mode)}")
     known = sorted({record.experiment for record in list_runs(runs)})
     near = difflib.get_close_matches(experiment, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"run it first: make experiment EXP={experiment}"
     raise PodiumError(f"experiment {experiment}: no runs under {runs}; {hint}")
 
 
+def newest_unfinished_run(runs: Path, experiment: str) -> RunRecord:
+    """The real run that `resume` goes on with where it is given an experiment's name: the newest that has not finished.
+
+    Raises `PodiumError` when there is none; an unfinished smoke or overfit run is named, but not taken.
+    """
+    records = [r for r in list_runs(runs, experiment) if r.status != "finished" and not r.damage]
+    real = [record for record in records if record.is_real]
+    if real:
+        return real[-1]
+    start = f"`make experiment EXP={experiment}` starts one"
+    if not records:
+        raise PodiumError(f"{experiment}: no unfinished run; {start}")
+    trial = records[-1]
+    raise PodiumError(
+        f"{experiment}: no unfinished run but {trial.run}, {trial.trial}: `make resume RUN={trial.run}` goes on with "
+        f"that one, {start} that is real"
+    )
+
+
+def run_of_name(runs: Path, name: str) -> RunRecord:
+    """The run of an id, whatever its mode and state, or else what an experiment's name means."""
+    if any(record.run == name for record in list_runs(runs)):
+        return find_run(runs, name)
+    return newest_finished_run(runs, name)
+
+
+def _last_finished(records: Sequence[RunRecord]) -> RunRecord:
+    latest = datetime.now(UTC) + CLOCK_TOLERANCE
+    ahead = [record for record in records if _is_after(record.finished, latest)]
+    believed = [record for record in records if record not in ahead] or ahead
+    chosen = max(believed, key=lambda record: (record.finished, record.started, record.run))
+    if ahead:
+        strange = max(ahead, key=lambda record: record.finished)
+        _log.warning(
+            "%s: run %s says that it finished on %s, which is in the future: its machine's clock was wrong, or this "
+            "one's is; %s is taken for the newest run, name another one with --run",
+            chosen.experiment,
+            strange.run,
+            strange.finished,
+            chosen.run,
+        )
+    return chosen
+
+
+def _is_after(time: str, limit: datetime) -> bool:
+    """Whether a time in ISO 8601 is later; what is no time is not."""
+    try:
+        moment = datetime.fromisoformat(time)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) > limit
+    except (ValueError, OverflowError):
+        return False
+
+
+def _explain(records: Sequence[RunRecord], experiment: str, mode: str) -> str:
+    """Why none of these runs is meant, and what to do about it."""
+    if mode != REAL:
+        cure = f"make experiment EXP={experiment} {mode.upper()}=1"
+        return f"none of its runs that have finished is {name_mode(mode)}; make one with: {cure}"
+    unfinished = [record for record in records if record.is_real]
+    start = f"make experiment EXP={experiment}"
+    cure = f"make resume EXP={experiment}" if unfinished else start
+    finished = [record for record in records if record.status == "finished"]
+    if finished:
+        newest = finished[-1]
+        return (
+            f"only smoke and overfit runs of it have finished (the newest, {newest.run}, is {newest.trial}), and its "
+            f"name never means one of them; get a real run with: {cure}; or name that run itself: --run {newest.run} "
+            f"(RUN={newest.run}, or run:{newest.run} as a checkpoint)"
+        )
+    if unfinished:
+        newest = unfinished[-1]
+        return f"none of its runs has finished (the newest, {newest.run}, is {newest.status}); finish it with: {cure}"
+    newest = records[-1]
+    kind = newest.damage or f"the newest, {newest.run}, is {newest.trial} and {newest.status}"
+    return f"none of its runs has finished ({kind}); make a real one with: {start}"
+
+
 def _sound(record: RunRecord) -> RunRecord:
     if record.damage:
         raise PodiumError(f"{record.damage}; restore the file or train again")
     return record
+
+
+def _load_mode(manifest: Mapping[str, Any], path: Path) -> str:
+    try:
+        return read_mode(manifest)
+    except PodiumError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _load_mapping(path: Path) -> Mapping[str, Any]:

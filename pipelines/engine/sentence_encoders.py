@@ -42,7 +42,7 @@ def open_sentence_encoder(
     num_threads: int = 1,
     fingerprint: str | None = None,
 ) -> SentenceEncoder:
-    """The encoder of a name: one of ENCODERS, `run:EXPERIMENT`, or a checkpoint's folder.
+    """The encoder of a name: one of ENCODERS, `run:EXPERIMENT` (or `run:` and a run's id), or a checkpoint's folder.
 
     An export that has the `fingerprint` asked for is opened as it is, without its checkpoint. Raises `PodiumError` for
     a name that means nothing and for a checkpoint that is no BERT.
@@ -73,10 +73,11 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
         return PACKAGED[name]()
     if name.startswith(RUN_PREFIX):
         from pipelines.engine.run_directory import RunDirectory
-        from pipelines.engine.run_index import newest_finished_run
+        from pipelines.engine.run_folds import first_checkpoint
+        from pipelines.engine.run_index import run_of_name
 
-        run = newest_finished_run(workspace.runs, name.removeprefix(RUN_PREFIX))
-        return RunDirectory(run.folder).trained_checkpoints()[0]
+        run = run_of_name(workspace.runs, name.removeprefix(RUN_PREFIX))
+        return first_checkpoint(RunDirectory(run.folder))
     if Path(name).is_dir():
         return Path(name)
     raise PodiumError(

@@ -14,7 +14,8 @@ from pipelines.competitions.embedded import file_digest
 from pipelines.config.experiment_file import read_values
 from pipelines.config.sections.model import RUN_PREFIX
 from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
+from pipelines.engine.run_folds import expected_folds
+from pipelines.engine.run_index import run_of_name
 from pipelines.errors import PodiumError
 
 WEIGHTS = "init"
@@ -35,15 +36,16 @@ def take_over(
 ) -> dict[str, object]:
     """Link the weights that `checkpoint` means into `run`, copy their vocabulary, and say what they are for run.json.
 
-    `checkpoint` is "run:" and an experiment (its newest finished run) or a run's id, with "/fold1" behind it for
-    another fold than the first; `kinds` are the `model.name`s whose weights serve. Raises PodiumError where there is
-    no such run or fold, for a run of another kind, and whatever `read_vocabulary` does for a vocabulary that is none.
+    `checkpoint` is "run:" and an experiment (its newest finished real run) or a run's id (whatever its mode, finished
+    or not), with "/fold1" behind it for another fold than the first; `kinds` are the `model.name`s whose weights serve.
+    Raises PodiumError where there is no such run or fold, for a run of another kind, and whatever `read_vocabulary`
+    does for a vocabulary that is none.
     """
     name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
-    record = _find(run.path.parents[1], name)
+    record = run_of_name(run.path.parents[1], name)
     source = RunDirectory(record.folder)
     checkpoints = {path.relative_to(source.path).parts[0]: path for path in source.trained_checkpoints()}
-    chosen = fold or next(iter(checkpoints))
+    chosen = fold or next(iter(expected_folds(source) or checkpoints))
     if chosen not in checkpoints:
         raise PodiumError(f"{checkpoint}: {source.path} has no finished {chosen}; it has {', '.join(checkpoints)}")
     kind = read_values(source.config, str(source.config))["model"]["name"]
@@ -58,6 +60,7 @@ def take_over(
         "init_from": {
             "experiment": record.experiment,
             "run": record.run,
+            **({} if record.is_real else {"mode": record.mode}),
             "checkpoint": folder.relative_to(source.path).as_posix(),
             "sha256": file_digest(folder / "model.safetensors"),
         }
@@ -70,12 +73,6 @@ def _split_fold(name: str) -> tuple[str, str | None]:
     if parts and re.fullmatch(r"fold\d+|full", last):
         return "_".join(parts), last
     return "_".join([*parts, last]), None
-
-
-def _find(runs: Path, name: str) -> RunRecord:
-    if any(record.run == name for record in list_runs(runs)):
-        return find_run(runs, name)
-    return newest_finished_run(runs, name)
 
 
 def link_or_copy(source: str, target: str) -> str:

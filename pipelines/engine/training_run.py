@@ -21,11 +21,11 @@ from pipelines.engine.learner import FoldJob, Learner
 from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import RunObserver, Screen, StopWish
 from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_folds import FULL_FIT, name_folds
+from pipelines.engine.run_modes import read_mode
 from pipelines.engine.scoring import score_predictions
 from pipelines.engine.starting_point import own_weights
 from pipelines.engine.text_limits import say_limits
-
-FULL_FIT = "full"
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ def _say_skipped(context: RunContext) -> None:
 
 def fold_names(experiment: Experiment, folds: Folds) -> list[str]:
     """The folders of the folds to train: `fold0`, `fold1`, … or `full`."""
-    if experiment.fold == "all":
-        return [FULL_FIT]
-    chosen = range(int(folds.max()) + 1) if experiment.fold == "each" else [int(experiment.fold)]
-    return [f"fold{index}" for index in chosen]
+    return name_folds(experiment.fold, int(folds.max()) + 1)
 
 
 def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFrame, folds: Folds) -> None:
@@ -77,6 +74,7 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
     if (folder / "result.json").exists():
         return
     tracker = context.tracker.child(name)
+    tracker.log_tags({"mode": read_mode(context.run.read_record())})
     observer = RunObserver(tracker, context.screen, context.stop_wish)
     job = open_job(context.experiment, context.run, name, train, folds, observer)
     if context.is_overfit:
@@ -184,6 +182,7 @@ def describe_inputs(
         "seed": experiment.seed,
         "data_sha256": dict(digests),
         "folds_sha256": hash_folds(train, folds),
+        "fold_names": fold_names(experiment, folds),
         "num_train_rows": len(train),
     }
 

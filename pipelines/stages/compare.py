@@ -57,8 +57,9 @@ def compare(
 ) -> None:
     """Print a table per competition, of all its runs or of one experiment's; at most `limit` rows each.
 
-    `sort` is score (default: best first), lb, time, memory, started, or a parameter's dotted key. `as_json` prints one
-    JSON list with everything, also what found no room. Raises `PodiumError` when there are no such runs.
+    Smoke and overfit runs stand below the real ones, whatever the order, and none of their scores is the best. `sort`
+    is score (default: best first), lb, time, memory, started, or a parameter's dotted key. `as_json` prints one JSON
+    list with everything, also what found no room. Raises `PodiumError` when there are no such runs.
     """
     console = console or Console()
     records = _wanted(list_runs(workspace.runs, experiment), workspace, competition, experiment)
@@ -76,6 +77,15 @@ def compare(
     for record in damaged:
         line = f"damaged: {record.damage}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _compared_parameters(rows: Sequence[RunRow]) -> list[str]:
+    """The keys that differ among real runs; among all where there is no real one.
+
+    What SMOKE=1 and OVERFIT=1 override would otherwise hide them on a narrow screen.
+    """
+    real = [row for row in rows if row.record.is_real]
+    return differing_parameters([row.parameters for row in real or rows])
 
 
 def differing_parameters(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -139,7 +149,12 @@ def _row(record: RunRecord, rules: Competition) -> RunRow:
 
 
 def _sorted(rows: list[RunRow], rules: Competition, sort: str | None) -> list[RunRow]:
-    """By the key; runs without it come last, and newer runs before older ones of the same."""
+    """By the key; runs without it come last, and newer runs before older ones of the same. Real runs precede others."""
+    ordered = _ordered(rows, rules, sort)
+    return sorted(ordered, key=lambda row: not row.record.is_real)
+
+
+def _ordered(rows: list[RunRow], rules: Competition, sort: str | None) -> list[RunRow]:
     newest_first = sorted(rows, key=lambda row: row.record.run, reverse=True)
     sign = -1.0 if METRICS[rules.metric].greater_is_better else 1.0
     keys: dict[str, Callable[[RunRow], float | None]] = {
@@ -185,11 +200,14 @@ def _score_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:
     columns = [
         Column("run", [row.record.run for row in rows]),
         Column("experiment", [row.record.experiment for row in rows]),
-        Column("OOF", list(map(format_score, scores)), is_number=True, best=_best(scores, rules.metric)),
     ]
+    if not all(row.record.is_real for row in rows):
+        columns.append(Column("mode", [row.record.mode for row in rows]))
+    best = _best(rows, scores, rules.metric)
+    columns.append(Column("OOF", list(map(format_score, scores)), is_number=True, best=best))
     if any(len(row.fold_scores) > 1 for row in rows):
         columns.append(Column("± folds", [_spread(row.fold_scores) for row in rows], is_number=True))
-    best = _best(public, rules.metric)
+    best = _best(rows, public, rules.metric)
     columns.append(Column("LB", list(map(format_score, public)), is_number=True, best=best))
     return columns
 
@@ -206,7 +224,7 @@ def _cost_columns(rows: Sequence[RunRow]) -> list[Column]:
 
 def _parameter_columns(rows: Sequence[RunRow]) -> list[Column]:
     columns = []
-    for number, key in enumerate(differing_parameters([row.parameters for row in rows])):
+    for number, key in enumerate(_compared_parameters(rows)):
         values = [row.parameters.get(key) for row in rows]
         is_number = all(isinstance(value, int | float | None) for value in values)
         rank = 1 if number < NUM_FIRST_PARAMETERS else 3
@@ -219,18 +237,22 @@ def _extra_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:
     for metric in rules.extra_metrics:
         scores = [row.record.metrics.get(f"oof/{metric}") for row in rows]
         if any(score is not None for score in scores):
-            cells, best = list(map(format_score, scores)), _best(scores, metric)
+            cells, best = list(map(format_score, scores)), _best(rows, scores, metric)
             columns.append(Column(metric, cells, is_number=True, best=best, rank=4))
     return columns
 
 
-def _best(scores: Sequence[float | None], metric: str) -> list[int]:
-    """The rows that hold the best score; none where there is nothing to compare."""
-    present = [score for score in scores if score is not None]
+def _best(rows: Sequence[RunRow], scores: Sequence[float | None], metric: str) -> list[int]:
+    """The real runs that hold the best score; none where there is nothing to compare."""
+    present = {
+        index: score
+        for index, (row, score) in enumerate(zip(rows, scores, strict=True))
+        if row.record.is_real and score is not None
+    }
     if len(present) < 2:
         return []
-    best = max(present) if METRICS[metric].greater_is_better else min(present)
-    return [index for index, score in enumerate(scores) if score == best]
+    best = max(present.values()) if METRICS[metric].greater_is_better else min(present.values())
+    return [index for index, score in present.items() if score == best]
 
 
 def _spread(scores: Sequence[float]) -> str:
@@ -251,13 +273,14 @@ def _number(value: object) -> float | None:
 def _as_json(tables: Mapping[str, tuple[Competition, list[RunRow], int]], damaged: Sequence[RunRecord]) -> str:
     items: list[dict[str, Any]] = []
     for rules, rows, _ in tables.values():
-        keys = differing_parameters([row.parameters for row in rows])
+        keys = _compared_parameters(rows)
         for row in rows:
             record = row.record
             items.append(
                 {
                     "run": record.run,
                     "experiment": record.experiment,
+                    "mode": record.mode,
                     "competition": rules.name,
                     "metric": rules.metric,
                     "score": row.score,

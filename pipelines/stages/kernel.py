@@ -32,7 +32,9 @@ from pipelines.config.sections.model import starts_from_run
 from pipelines.config.workspace import Workspace
 from pipelines.engine.fold_file import hash_folds, obtain_folds
 from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_folds import check_finished, expected_folds
 from pipelines.engine.run_index import find_run, newest_finished_run
+from pipelines.engine.run_modes import OVERFIT, REAL, SMOKE, read_mode, warn_of_mode
 from pipelines.engine.source_state import hash_source
 from pipelines.engine.starting_point import link_or_copy
 from pipelines.errors import PodiumError
@@ -46,7 +48,7 @@ SMALL_BYTES = 16_000
 # What a run's record says in a kernel: nothing of when, where and on which machine.
 RECORD_KEYS = (
     "run", "experiment", "competition", "status", "seed", "mode", "commit", "dirty", "source_sha256", "data_sha256",
-    "folds_sha256", "num_train_rows", "vocabulary", "images", "versions",
+    "folds_sha256", "fold_names", "num_train_rows", "vocabulary", "images", "versions",
 )  # fmt: skip
 
 
@@ -73,10 +75,16 @@ class Subject:
     folds: Sequence[int]
     folds_sha256: str
     source_sha256: str = field(default_factory=hash_source)
+    training_mode: str = REAL
 
     @property
     def record(self) -> dict[str, Any]:
         return {} if self.run is None else self.run.read_record()
+
+    @property
+    def run_mode(self) -> str:
+        """Of the run that is packed, or of the one that the kernel will train."""
+        return self.training_mode if self.run is None else read_mode(self.record)
 
 
 def build(
@@ -84,14 +92,19 @@ def build(
 ) -> BuiltKernel:
     """Write build/kernels/<slug>/ and the datasets it needs, and return them.
 
-    `run` overrides the run that kernel.yaml means; `resume` attaches a training kernel's own former output; `mode`
-    "smoke" cuts a training to a few steps. Raises PodiumError naming what is missing, with nothing half-written.
+    `run` overrides the run that kernel.yaml means; `resume` attaches a training kernel's own former output. `mode`
+    "smoke" cuts a training to a few steps; a kernel that predicts is then built from the newest run of that mode, which
+    an experiment's name alone never means. Raises PodiumError naming what is missing, with nothing half-written.
     """
     file = load_kernel_file(workspace, slug)
     if resume and file.mode != "train":
         raise PodiumError(f"{slug}: --resume is for a kernel that trains; this one predicts")
     kernel = f"{find_owner(file.owner)}/{slug}"
-    subject = _find_run(workspace, file, run) if file.mode == "predict" else _load_training(workspace, file, run, mode)
+    subject = (
+        _find_run(workspace, file, run, mode or REAL)
+        if file.mode == "predict"
+        else _load_training(workspace, file, run, mode)
+    )
     weights = None if subject.run is None else _weights(slug, subject.run)
     data = _data(workspace, subject.competition)
     wheels = _wheels(workspace, slug, file)
@@ -119,11 +132,10 @@ def build(
 # -- what it is built from -------------------------------------------------------------------------------------------
 
 
-def _find_run(workspace: Workspace, file: KernelFile, run: str | None) -> Subject:
+def _find_run(workspace: Workspace, file: KernelFile, run: str | None, mode: str) -> Subject:
     name = run or file.run
-    record = find_run(workspace.runs, name) if name else newest_finished_run(workspace.runs, _word(file))
-    if record.status != "finished":
-        raise PodiumError(f"{record.folder}: {record.status}; finish it with: make resume RUN={record.run}")
+    record = find_run(workspace.runs, name) if name else newest_finished_run(workspace.runs, _word(file), mode=mode)
+    check_finished(record)
     if run is None and file.experiment and record.experiment != _word(file):
         raise PodiumError(f"{record.folder}: a run of {record.experiment}, where kernel.yaml says {_word(file)}")
     directory = RunDirectory(record.folder)
@@ -139,6 +151,8 @@ def _word(file: KernelFile) -> str:
 def _load_training(workspace: Workspace, file: KernelFile, run: str | None, mode: str | None) -> Subject:
     if run is not None:
         raise PodiumError(f"--run {run}: this kernel trains a run of its own; leave it out")
+    if mode == OVERFIT:
+        raise PodiumError("OVERFIT=1: a kernel trains no overfit run; leave it out, or make one here: make experiment")
     name = str(file.experiment)
     overrides = [*file.overrides, "tracking.name=jsonl"]
     experiment = load_experiment(workspace, name, overrides)
@@ -154,7 +168,8 @@ def _load_training(workspace: Workspace, file: KernelFile, run: str | None, mode
     data_dir = workspace.data_dir(competition.kaggle_slug)
     train = competition.load_train(data_dir)
     folds = obtain_folds(experiment, competition, train, data_dir)
-    return Subject(experiment, competition, None, folds.tolist(), hash_folds(train, folds))
+    digest = hash_folds(train, folds)
+    return Subject(experiment, competition, None, folds.tolist(), digest, training_mode=mode or REAL)
 
 
 def _check_checkpoint(file: KernelFile, experiment: str, checkpoint: str | None) -> None:
@@ -247,6 +262,7 @@ def _plan(
         "accelerator": file.accelerator,
         "accelerator_kind": file.kind,
         "train_seconds": 3600 * file.time_limit_hours - 60 * file.reserve_minutes,
+        "run_mode": SMOKE if subject.training_mode == SMOKE else None,
     }
 
 
@@ -266,7 +282,8 @@ def _bundle_files(subject: Subject, weights: Dataset | None, plan: Mapping[str, 
         place = path.relative_to(subject.run.path).as_posix()
         if place not in inside:
             files[f"{RUN}/{place}"] = path.read_bytes()
-    record = subject.record
+    # An older run's record does not name its folds, and its folds.csv does not travel along.
+    record = subject.record | {"fold_names": expected_folds(subject.run)}
     return files | {f"{RUN}/run.json": _json({key: record[key] for key in RECORD_KEYS if key in record})}
 
 
@@ -286,6 +303,8 @@ def _facts(subject: Subject) -> dict[str, str]:
     """The table under the notebook's words."""
     record, competition = subject.record, subject.competition
     facts = {"competition": competition.title, "experiment": f"`{subject.experiment.name}`"}
+    if subject.run_mode != REAL:
+        facts["mode"] = warn_of_mode(subject.run_mode)
     if subject.run is not None:
         facts["run"] = f"`{subject.run.path.name}`"
         scores = subject.run.read_metrics()
@@ -322,6 +341,7 @@ def _manifest(
         "kaggle_slug": subject.competition.kaggle_slug,
         "experiment": subject.experiment.name,
         "run": subject.run.path.name if subject.run else None,
+        "run_mode": subject.run_mode,
         "commit": subject.record.get("commit"),
         "config_sha256": source_bundle.digest(resolve_yaml(subject.experiment).encode()),
         "folds_sha256": subject.folds_sha256,
@@ -356,6 +376,8 @@ def _write(workspace: Workspace, kernel: str, texts: Mapping[str, str], datasets
 def _report(built: BuiltKernel, subject: Subject) -> None:
     if subject.run is not None:
         print(f"run     {subject.run.path}")
+    if subject.run_mode != REAL:
+        print(f"mode    {warn_of_mode(subject.run_mode)}")
     print(f"kernel  {built.code_file}  {format_bytes(built.code_file.stat().st_size)}")
     for dataset in built.datasets:
         files = [path for path in dataset.folder.iterdir() if path.name != DATASET_METADATA]

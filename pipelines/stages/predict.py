@@ -5,7 +5,9 @@ from pathlib import Path
 from pipelines.competitions.competition import load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine import prediction
+from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import find_run, newest_finished_run
+from pipelines.engine.run_modes import warn_of_mode
 from pipelines.errors import PodiumError
 
 
@@ -17,14 +19,21 @@ def predict(
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> Path:
-    """Write the submission of a run and return its path; by default into the run directory."""
+    """Write the submission of a run and return its path; by default into the run directory.
+
+    A smoke or overfit run is predicted only by its id, and is named for what it is. Raises `PodiumError` for a run that
+    has not finished or lacks a fold.
+    """
     if run is None and experiment is None:
         raise PodiumError("name an experiment or a run: podium predict EXPERIMENT, or podium predict --run RUN")
     name = (experiment or "").replace("/", "_")
     record = find_run(workspace.runs, run) if run is not None else newest_finished_run(workspace.runs, name)
+    check_finished(record)
     competition = load_competition(record.competition)
     target = output or record.submission
     print(f"run {record.folder}")
+    if not record.is_real:
+        print(f"{record.run} is {warn_of_mode(record.mode)}")
     submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
     print(f"{target}: {len(submission)} rows, held against the sample")
     return target

@@ -24,6 +24,7 @@ def list_all(workspace: Workspace, console: Console | None = None) -> None:
         [
             Column("experiment", [record.experiment for record in records]),
             Column("run", [record.run for record in records]),
+            Column("mode", [record.mode for record in records]),
             Column("status", [record.status for record in records]),
             Column("time", times, is_number=True),
             Column("size", [format_bytes(size) for size in sizes], is_number=True),

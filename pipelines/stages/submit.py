@@ -25,7 +25,7 @@ from pipelines.adapters.kaggle_submissions import (
 from pipelines.adapters.kernel_pushes import PushLog
 from pipelines.adapters.ledger import describe_kernel, enter_submission, ledger_tags
 from pipelines.adapters.local_host import LeaderboardRow, LocalHost, Receipt
-from pipelines.adapters.submission_offer import Offer, check_file, chosen_offer, described
+from pipelines.adapters.submission_offer import Offer, check_file, check_run, chosen_offer, described
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import RunRecord, append_submission, load_submissions
@@ -60,6 +60,7 @@ def submit(
     """
     console = console or Console()
     offer = chosen_offer(workspace, experiment, run, kernel, version, console)
+    check_run(offer)
     rules = load_competition(offer.record.competition)
     _check_choices(offer.record, rules, competition, host)
     if (host or rules.host) == "local":
@@ -150,7 +151,7 @@ def _submit_locally(
         entry["private"] = dict(receipt.private)
     append_submission(record, entry)
     _print_leaderboard(local_host.leaderboard(reveal=reveal), record, rules, console)
-    _print_receipt(receipt, rules, console)
+    _print_receipt(receipt, record, rules, console)
     return entry
 
 
@@ -175,9 +176,9 @@ def _print_leaderboard(rows: list[LeaderboardRow], record: RunRecord, rules: Com
         console.print(f"... {len(rows)} rows in all", highlight=False)
 
 
-def _print_receipt(receipt: Receipt, rules: Competition, console: Console) -> None:
+def _print_receipt(receipt: Receipt, record: RunRecord, rules: Competition, console: Console) -> None:
     facts = [
-        f"ref {receipt.ref}",
+        f"ref {receipt.ref}" + (f", {record.trial}" if record.trial else ""),
         f"lb/public {rules.metric} {format_score(receipt.public[rules.metric])}",
         f"place {receipt.place} of {receipt.num_rows}",
         f"{receipt.remaining_today} of {rules.daily_limit} submissions left today",

@@ -19,7 +19,8 @@ from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
 from pipelines.engine.prompts import list_companion_texts
 from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import find_run, list_runs
+from pipelines.engine.run_index import find_run, newest_unfinished_run
+from pipelines.engine.run_modes import read_mode, warn_of_mode
 from pipelines.engine.training_run import RunContext
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_bytes, format_duration, format_score, print_table
@@ -75,11 +76,7 @@ def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str 
         return record.folder
     if experiment is None:
         raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
-    records = [r for r in list_runs(workspace.runs, experiment.replace("/", "_")) if r.status != "finished"]
-    sound = [record for record in records if not record.damage]
-    if not sound:
-        raise PodiumError(f"{experiment}: no unfinished run; `make experiment EXP={experiment}` starts one")
-    return sound[-1].folder
+    return newest_unfinished_run(workspace.runs, experiment.replace("/", "_")).folder
 
 
 def _join(experiment: Experiment) -> None:
@@ -132,6 +129,7 @@ def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Com
         run_name=f"{experiment.name} {run.path.name}",
         run_dir=run.path,
         resume_run_id=former.get("run_id"),
+        mode=read_mode(record),
         **asdict(experiment.tracking),
     )
     describe_run(tracker, run, experiment, competition, workspace.data_dir(competition.kaggle_slug))
@@ -147,8 +145,7 @@ def _close(workspace: Workspace, context: RunContext, metrics: Mapping[str, floa
     console.print()
     if mode == "overfit":
         _print_overfit(context)
-        return
-    if metrics:
+    elif metrics:
         rows = _score_rows(metrics) + _baseline_rows(workspace, context.competition)
         names = list(rows[0][1])
         columns = [Column("", [label for label, _ in rows])]
@@ -156,9 +153,16 @@ def _close(workspace: Workspace, context: RunContext, metrics: Mapping[str, floa
         print_table(console, columns)
     screen.say(
         f"\n{context.experiment.name} on {context.competition.name}: {format_duration(record['wall_seconds'])}, "
-        f"{format_bytes(record['peak_memory_bytes'])}\nrun    {context.run.path}\n"
-        f"next   make submit EXP={context.experiment.name}    make compare EXP={context.experiment.name}    make ui"
+        f"{format_bytes(record['peak_memory_bytes'])}\nrun    {context.run.path}\n{_what_next(context, mode)}"
     )
+
+
+def _what_next(context: RunContext, mode: str | None) -> str:
+    """The commands that follow; after a smoke or overfit run neither its submission nor its place among the runs."""
+    name = context.experiment.name
+    if mode is None:
+        return f"next   make submit EXP={name}    make compare EXP={name}    make ui"
+    return f"This was {warn_of_mode(mode)}.\nnext   make experiment EXP={name}    for a real run"
 
 
 def _score_rows(metrics: Mapping[str, float]) -> list[tuple[str, dict[str, float]]]:

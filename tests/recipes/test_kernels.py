@@ -174,7 +174,7 @@ def test_a_rehearsal_finds_what_kaggle_would_not(workspace, smoke, monkeypatch, 
     assert [dataset.kind for dataset in built.datasets] == ["weights", "data", "code"]
     podium(workspace, "kernel", "rehearse", "mt5-adafactor")
     # The run is no longer what the kernel was built from.
-    run = RunDirectory(newest_finished_run(workspace.runs, "mt5_adafactor").folder)
+    run = RunDirectory(newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke").folder)
     config = run.config.read_text()
     run.config.write_text(config.replace("max_target_length: 48", "max_target_length: 3"))
     assert "is not what `podium predict` writes" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")

@@ -55,7 +55,7 @@ def test_a_run_is_predicted_on_kaggle_and_scored_here(workspace, server, capfd):
     podium(workspace, "kernel", "build", "mt5-adafactor")
     podium(workspace, "push", "mt5-adafactor", "--wait")
     podium(workspace, "submit", "--kernel", "mt5-adafactor")
-    run = newest_finished_run(workspace.runs, "mt5_adafactor")
+    run = newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke")
     output = workspace.build / "outputs" / "mt5-adafactor" / "v1"
     assert (output / "submission.csv").read_bytes() == run.submission.read_bytes()
     sent = {name for dataset in server.datasets.datasets.values() for v in dataset.versions for name in v.files}
@@ -65,7 +65,7 @@ def test_a_run_is_predicted_on_kaggle_and_scored_here(workspace, server, capfd):
     assert (record["ref"], record["kernel"]["kernel"]) == ("local:place_names:1", "alice/mt5-adafactor")
     assert record["kernel"]["dataset_versions"] == dict.fromkeys(server.datasets.datasets, 1)
     run = tracked(find_run(workspace.runs, run.run))
-    assert run.data.metrics["lb/public"] == record["public"]["exact_match"]
+    assert run.data.metrics["smoke/lb/public"] == record["public"]["exact_match"]
     assert run.data.tags["ledger.kernel"] == "alice/mt5-adafactor/1"
     assert "secret-key" not in "".join(capfd.readouterr())
 
@@ -83,6 +83,7 @@ def test_a_run_is_trained_on_kaggle_taken_in_and_scored_here(workspace, server):
     assert len(history) > 1, "its curves came with it"
     assert run.data.tags["kernel"] == "alice/mt5-adafactor-train"
     assert run.data.tags["submission.kernel"] == "alice/mt5-adafactor-train/1"
-    assert (
-        run.data.metrics["lb/public"] == Ledger(workspace.ledger).find("local:place_names:1")["public"]["exact_match"]
-    )
+    public = Ledger(workspace.ledger).find("local:place_names:1")["public"]["exact_match"]
+    assert run.data.metrics["smoke/lb/public"] == public
+    assert run.data.tags["mode"] == "smoke"
+    assert not [key for key in run.data.metrics if key.startswith(("cv/", "oof/", "lb/"))]

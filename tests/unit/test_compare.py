@@ -10,6 +10,7 @@ from tiny_competition import install_competition, make_run, write_lines
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 from pipelines.stages.compare import compare, differing_parameters, flatten
+from pipelines.stages.runs import list_all
 from pipelines.tables import Column, format_bytes, format_duration, print_table
 
 CONFIG = {"name": "x", "seed": 1, "optimizer": {"name": "adafactor", "lr": 0.03, "beta2": None}}
@@ -158,6 +159,7 @@ def test_json_holds_everything(three_runs):
     assert items[0] == {
         "run": "20261121-100000-bbbb",
         "experiment": "first_try",
+        "mode": "real",
         "competition": "tiny_task",
         "metric": "rmse",
         "score": 1.25,
@@ -220,3 +222,74 @@ def test_durations(seconds, text):
 )
 def test_bytes(num_bytes, text):
     assert format_bytes(num_bytes) == text
+
+
+@pytest.fixture
+def with_trials(three_runs):
+    """Beside the three runs a smoke run and an overfit run, both with better scores than theirs."""
+    config = CONFIG | {"seed": 9, "optimizer": CONFIG["optimizer"] | {"lr": 0.5}}
+    for run, mode, score in (("20261123-100000-dddd", "smoke", 0.9), ("20261124-100000-eeee", "overfit", 0.01)):
+        scores = {"fold0/rmse": score, "cv/rmse": score, "oof/rmse": score, "oof/mae": score}
+        options = {"mode": mode, "wall_seconds": 2.0, "peak_memory_bytes": 1000}
+        make_run(three_runs, run, metrics=scores, config=config, **options)
+    folder = make_run(three_runs, "20261125-100000-ffff", metrics={"cv/rmse": 0.0})
+    record = json.loads((folder / "run.json").read_text())
+    write_lines(folder / "run.json", json.dumps(record | {"mode": "smoky"}))
+    return three_runs
+
+
+def test_smoke_and_overfit_runs_rank_nowhere(with_trials):
+    lines = printed(with_trials)
+    assert [line.split()[0][-4:] for line in lines[2:7]] == ["bbbb", "aaaa", "cccc", "eeee", "dddd"]
+    assert lines[1].split()[:4] == ["run", "experiment", "mode", "OOF"]
+    assert [line.split()[2] for line in lines[2:7]] == ["real", "real", "real", "overfit", "smoke"]
+    assert "seed" not in lines[1], "what only they have otherwise takes no room from what real runs differ in"
+    damaged = with_trials.runs / "first_try" / "20261125-100000-ffff" / "run.json"
+    assert lines[-1] == f"damaged: {damaged}: mode: 'smoky': no such mode; it is null, smoke or overfit"
+
+
+@pytest.mark.parametrize("sort", [None, "score", "lb", "time", "memory", "started", "optimizer.lr", "optimizer.name"])
+def test_no_order_puts_them_before_a_real_run(with_trials, sort):
+    items = json.loads("\n".join(printed(with_trials, sort=sort, as_json=True)))
+    modes = [item.get("mode") for item in items]
+    assert modes[:3] == ["real"] * 3
+    assert set(modes[3:5]) == {"smoke", "overfit"}
+    assert (items[5]["status"], modes[5]) == ("damaged", None)
+    assert {key for item in items[:5] for key in item["parameters_that_differ"]} == {
+        "optimizer.name",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+    }
+
+
+def test_none_of_their_scores_is_the_best(with_trials):
+    screen = io.StringIO()
+    compare(with_trials, console=Console(file=screen, force_terminal=True, width=200, color_system="standard"))
+    green = "\x1b[32m"
+    best = [line for line in screen.getvalue().splitlines() if green in line]
+    assert [line.split()[0][-4:] for line in best] == ["bbbb"]
+    assert f"{green}1.2500" in best[0]
+
+
+def test_the_limit_keeps_real_runs(with_trials):
+    assert [line.split()[0][-4:] for line in printed(with_trials, limit=3)[2:5]] == ["bbbb", "aaaa", "cccc"]
+
+
+def test_where_there_are_no_others_trials_are_shown(workspace):
+    make_run(workspace, "20261120-100000-aaaa", mode="smoke", metrics={"cv/rmse": 1.5}, config=CONFIG)
+    assert printed(workspace)[2].split()[:4] == ["20261120-100000-aaaa", "first_try", "smoke", "1.5000"]
+
+
+def test_the_list_of_runs_says_their_modes(with_trials):
+    screen = io.StringIO()
+    list_all(with_trials, Console(file=screen))
+    rows = [line.split() for line in screen.getvalue().splitlines()]
+    assert rows[0] == ["experiment", "run", "mode", "status", "time", "size"]
+    assert {row[1][-4:]: row[2] for row in rows[1:]} == {
+        "aaaa": "real",
+        "bbbb": "real",
+        "cccc": "real",
+        "dddd": "smoke",
+        "eeee": "overfit",
+        "ffff": "unknown",
+    }

@@ -276,3 +276,39 @@ def test_private_scores_of_a_closed_competition_are_kept(workspace, kaggle, scre
     make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
     kaggle.competitions["tiny-task"].private_score = "0.7"
     assert submit(workspace, experiment="first_try", host="kaggle", console=screen)["private"] == {"rmse": 0.7}
+
+
+def test_a_smoke_run_is_submitted_by_its_id_alone_and_named(workspace, screen):
+    make_run(workspace, "20261120-100000-aaaa", submission=GOOD)
+    folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD, mode="smoke")
+    assert submit(workspace, experiment="first_try", console=screen)["description"] == "first_try 20261120-100000-aaaa"
+    assert "smoke" not in text_of(screen)
+    entry = submit(workspace, run="20261121-100000-bbbb", console=screen)
+    assert entry["description"] == "first_try 20261121-100000-bbbb (a smoke run)"
+    assert json.loads((folder / "submissions.jsonl").read_text()) == entry
+    lines = text_of(screen).splitlines()
+    assert (
+        "run 20261121-100000-bbbb is a smoke run: a few steps over a few rows, whose scores and predictions say nothing"
+        in lines
+    )
+    assert lines[-2].startswith("ref 2, a smoke run; lb/public rmse 2.0000; ")
+
+
+@pytest.mark.parametrize("submission", [GOOD, ()])
+def test_an_overfit_run_cannot_be_submitted(workspace, submission):
+    folder = make_run(workspace, "20261121-100000-bbbb", submission=submission, mode="overfit")
+    assert error_of(workspace, run="20261121-100000-bbbb") == (
+        "run 20261121-100000-bbbb: is an overfit run: one batch learned by heart and scored on its own training rows, "
+        "so that its scores and predictions say nothing, and it cannot be submitted; make a real run with: "
+        "make experiment EXP=first_try"
+    )
+    assert not (folder / "submissions.jsonl").exists()
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_unfinished_run_cannot_be_submitted(workspace, status):
+    folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD, status=status)
+    assert error_of(workspace, run="20261121-100000-bbbb") == (
+        f"{folder}: {status}; finish it with: make resume RUN=20261121-100000-bbbb"
+    )
+    assert not workspace.ledger.exists()

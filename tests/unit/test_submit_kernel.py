@@ -227,3 +227,24 @@ def test_how_a_rerun_fails_stands_on_the_run(workspace, server, contest, cell, e
     tags = tracked(workspace).tags
     assert (tags["submission.status"], tags["submission.error_class"]) == ("ERROR", error)
     assert Ledger(workspace.ledger).find("kaggle:5000")["error"].startswith(error)
+
+
+def test_what_a_kernel_holds_of_a_smoke_or_overfit_run_is_named(workspace, server, pushed):
+    path = find_run(workspace.runs, RUN).folder / "run.json"
+    record = json.loads(path.read_text())
+    write_lines(path, json.dumps(record | {"mode": "overfit"}))
+    message = error_of(workspace)
+    assert message.startswith(f"run {RUN}: is an overfit run: ")
+    assert message.endswith("it cannot be submitted; make a real run with: make experiment EXP=first_try")
+    write_lines(path, json.dumps(record | {"status": "interrupted"}))
+    assert error_of(workspace) == (
+        f"run {RUN}: is interrupted; go on with it: make kernel K=tiny-kernel RESUME=1, and push it again"
+    )
+    write_lines(path, json.dumps(record | {"mode": "smoke"}))
+    screen = Console(file=io.StringIO(), width=200)
+    entry = run_submit(workspace, screen)
+    assert f"run {RUN} is a smoke run: a few steps over a few rows" in screen.file.getvalue()
+    assert entry["description"] == f"first_try {RUN} alice/tiny-kernel/1 (a smoke run)"
+    tracked_values = {key: value for row in tracked(workspace).metrics for key, value in row.values.items()}
+    assert tracked_values["smoke/lb/public"] == entry["public"]["rmse"]
+    assert "lb/public" not in tracked_values
