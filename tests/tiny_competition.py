@@ -36,7 +36,11 @@ def install_competition(monkeypatch: Any, folder: Path, **changes: Any) -> Compe
     """Add a user's competition file to the folder that is the table, for the time of a test."""
     competition = make_competition(**changes)
     folder.mkdir(parents=True, exist_ok=True)
-    source = f"from tiny_competition import make_competition\n\nCOMPETITION = make_competition(**{changes!r})\n"
+    source = (
+        "from tiny_competition import make_competition\n"
+        "from pipelines.competitions.competition import FoldDefaults, ImagePlaces\n\n"
+        f"COMPETITION = make_competition(**{changes!r})\n"
+    )
     (folder / f"{competition.name}.py").write_text(source, encoding="utf-8")
     if str(folder) not in pipelines.competitions.__path__:
         monkeypatch.setattr(pipelines.competitions, "__path__", [*pipelines.competitions.__path__, str(folder)])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.competitions.competition import Competition
+from pipelines.competitions.csv_text import to_csv_text
 from pipelines.competitions.embedded import MANIFEST
 from pipelines.competitions.tables import find_table
 from pipelines.engine.starting_point import link_or_copy
@@ -33,7 +34,7 @@ def lay_out_data(competition: Competition, data_dir: Path, folder: Path, kind: s
         _link_renamed_images(competition, tables[0], folder)
         for path, table in zip((test_path, sample_path), tables, strict=True):
             (folder / path.name).unlink(missing_ok=True)
-            table.to_csv(folder / path.name, index=False, lineterminator="\n")
+            _write_table(table, folder / path.name)
     return len(tables[0])
 
 
@@ -50,6 +51,13 @@ def _link_files(source: Path, target: Path) -> None:
 
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    if path.suffix == ".csv":
+        path.write_bytes(to_csv_text(table).encode("utf-8"))
+    else:  # compressed, as the path says
+        table.to_csv(path, index=False, lineterminator="\n")
 
 
 def _few(competition: Competition, test: pd.DataFrame, sample: pd.DataFrame) -> Tables:

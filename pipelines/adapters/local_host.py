@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from components.metrics import METRICS
+from pipelines.competitions.answers import answer_columns, answers_are_numbers
 from pipelines.competitions.competition import Competition
 from pipelines.engine.submission import as_typed_like, check_frame, is_numeric
 from pipelines.errors import PodiumError
@@ -118,8 +119,9 @@ class LocalHost:
         part = "private" if reveal else "public"
 
         def badness(row: Mapping[str, Any]) -> float:
-            score = float(row[part][self.competition.metric])
-            if score != score:  # a metric may be undefined on a part of the rows: such a row stands last
+            # A metric may be undefined on a part of the rows, or newer than a row: such a row stands last
+            score = float(row[part].get(self.competition.metric, "nan"))
+            if score != score:
                 return float("inf")
             return -score if METRICS[self.competition.metric].greater_is_better else score
 
@@ -143,11 +145,11 @@ class LocalHost:
 
     def _score(self, content: bytes, source: str) -> tuple[dict[str, float], dict[str, float]]:
         """Public and private scores of a file's bytes, by every metric of the competition."""
-        reference = self._solution[self._submission_columns()]
         try:
             frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8")
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise PodiumError(f"{source}: not a CSV file ({error}); write it again with `make predict`") from None
+        reference = self._solution[self._submission_columns([str(column) for column in frame.columns])]
         frame = as_typed_like(frame, reference)
         check_frame(frame, reference, self.competition, source=source)
         parts = []
@@ -157,9 +159,13 @@ class LocalHost:
             parts.append(self.competition.score(solution, frame.loc[rows].reset_index(drop=True)))
         return parts[0], parts[1]
 
-    def _submission_columns(self) -> list[str]:
+    def _submission_columns(self, found: Sequence[str]) -> list[str]:
+        """The solution's columns that a submission has: ids, answers, and what the sample repeats beside them.
+
+        The sample may repeat the column that the metric groups by, which the solution has for its own sake.
+        """
         hidden = {"usage"}
-        if self.competition.metric_group:
+        if self.competition.metric_group and self.competition.metric_group not in found:
             hidden.add(self.competition.metric_group)
         return [column for column in self._solution.columns if column not in hidden]
 
@@ -175,9 +181,10 @@ class LocalHost:
         for column in needed:
             if column not in text.columns:
                 raise PodiumError(f"{path}: column {column} is missing; {cure}")
-        is_text = self.competition.task == "text_to_text"
-        answers = [name for name in text.columns if name not in needed and not is_text and is_numeric(typed[name])]
-        return text.assign(**{column: typed[column] for column in answers}), hashlib.sha256(content).hexdigest()
+        answers = answer_columns(self.competition, [str(name) for name in text.columns if name != "usage"])
+        has_numbers = answers_are_numbers(self.competition, answers)
+        numbers = {name: typed[name] for name in answers if has_numbers and is_numeric(typed[name])}
+        return text.assign(**numbers), hashlib.sha256(content).hexdigest()
 
     def _baselines(self) -> list[dict[str, Any]]:
         """Scores of baselines/*.csv, by the code that scores runs; kept until file, answers or metrics change."""

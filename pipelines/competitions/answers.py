@@ -3,6 +3,7 @@ arguments. A competition's task and metric decide the form: labels, probabilitie
 """
 
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.metrics import METRICS
+from pipelines.competitions.tasks import submits_grades
 from pipelines.errors import PodiumError
 
 if TYPE_CHECKING:
@@ -23,14 +25,17 @@ def answer_columns(competition: "Competition", columns: Sequence[str]) -> list[s
     """Which of a table's columns hold answers, in its order: the label columns, or one probability per class.
 
     Kaggle's samples often have another name for the one answer (`prediction` where train says `label`): the only column
-    beside the id is it. Raises `PodiumError` when none of these fits.
+    beside the id, or beside the id and inputs, is it. Raises `PodiumError` when none of these fits.
     """
     wanted: Sequence[str] = competition.label_columns
-    if not set(wanted) <= set(columns) and competition.task == "multiclass" and has_probabilities(competition):
-        wanted = competition.class_names
+    by_class = class_columns(competition)
+    if by_class and has_probabilities(competition) and (set(by_class) <= set(columns) or not _has(columns, wanted)):
+        wanted = by_class
     others = [column for column in columns if column != competition.id_column]
-    if len(others) == len(wanted) == 1:
-        return others
+    known = {*competition.input_columns, competition.metric_group}
+    for left in (others, [column for column in others if column not in known]):
+        if len(left) == len(competition.label_columns) == 1 and not _has(columns, wanted):
+            return left
     if missing := [column for column in wanted if column not in columns]:
         raise PodiumError(
             f"{competition.name}: no column {missing[0]} for the answers among {', '.join(columns)}; "
@@ -39,8 +44,30 @@ def answer_columns(competition: "Competition", columns: Sequence[str]) -> list[s
     return [column for column in columns if column in set(wanted)]
 
 
+def _has(columns: Sequence[str], wanted: Sequence[str]) -> bool:
+    return set(wanted) <= set(columns)
+
+
+def class_columns(competition: "Competition") -> tuple[str, ...]:
+    """The columns of class probabilities in submissions, in the order of the classes; none but for multiclass."""
+    return competition.class_columns or competition.class_names
+
+
+def answers_are_numbers(competition: "Competition", columns: Sequence[str]) -> bool:
+    """Whether answers in these columns are numbers; texts and names of classes ("007") are not, as digits may be."""
+    if competition.task == "multiclass":
+        return _are_probabilities(competition, columns)
+    return competition.task != "text_to_text"
+
+
+def numbers_where_all_are(cells: pd.Series) -> pd.Series:
+    """A column of text as numbers, or as it is where a cell is no number."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return cells if numbers.isna().any() else numbers
+
+
 def _are_probabilities(competition: "Competition", columns: Sequence[str]) -> bool:
-    return set(columns) == set(competition.class_names)
+    return set(columns) == set(class_columns(competition))
 
 
 def has_probabilities(competition: "Competition") -> bool:
@@ -49,35 +76,91 @@ def has_probabilities(competition: "Competition") -> bool:
 
 
 def fill_answers(
-    competition: "Competition", predictions: pd.DataFrame, columns: Sequence[str], thresholds: Sequence[float] | None
+    competition: "Competition", predictions: pd.DataFrame, sample: pd.DataFrame, thresholds: Sequence[float] | None
 ) -> dict[str, Any]:
-    """What to write into each answer column, row by row as in `predictions`."""
-    task = competition.task
-    if task in ("text_to_text", "regression"):
+    """What to write into each answer column of the sample (which has no others here), row by row as in `predictions`.
+
+    Raises `PodiumError` where such columns cannot hold these answers.
+    """
+    task, columns = competition.task, [str(column) for column in sample.columns]
+    if task == "text_to_text":
         return {columns[0]: predictions["prediction"].to_numpy()}
+    if task == "regression":
+        values = predictions["prediction"].to_numpy()
+        is_graded = submits_grades(task, competition.metric)
+        return {columns[0]: whole_grades(values, competition.grades) if is_graded else values}
     if task == "multiclass":
         if _are_probabilities(competition, columns):
-            return {name: predictions[f"proba_{name}"].to_numpy() for name in columns}
-        if competition.metric.startswith(RANKED):
-            return {columns[0]: _ranked_names(competition, predictions)}
-        return {columns[0]: predictions["prediction"].astype(str).to_numpy()}
-    names = columns if task == "multilabel" else ["prediction"]
+            names = dict(zip(class_columns(competition), competition.class_names, strict=True))
+            return {column: predictions[f"proba_{names[column]}"].to_numpy() for column in columns}
+        return {columns[0]: _named_classes(competition, predictions, sample[columns[0]])}
+    sources = [competition.frame_column(column) for column in columns] if task == "multilabel" else ["prediction"]
     if has_probabilities(competition) and thresholds is None:
-        return {column: predictions[name].to_numpy() for column, name in zip(columns, names, strict=True)}
+        return {column: predictions[name].to_numpy() for column, name in zip(columns, sources, strict=True)}
     cuts = [DEFAULT_THRESHOLD] * len(columns) if thresholds is None else thresholds
     return {
         column: (predictions[name].to_numpy() >= cut).astype(int)
-        for column, name, cut in zip(columns, names, cuts, strict=True)
+        for column, name, cut in zip(columns, sources, cuts, strict=True)
     }
+
+
+def whole_grades(values: NDArray[Any], grades: tuple[int, int] | None) -> NDArray[Any]:
+    """Values as the nearest whole grades, halves to the even one as kappa has it, within the lowest and the highest.
+
+    Values that are no finite numbers stay, for the check of the submission to name.
+    """
+    if not np.isfinite(values).all():
+        return values
+    nearest: NDArray[np.float64] = np.rint(values)
+    if grades is not None:
+        nearest = np.clip(nearest, *grades)
+    return nearest.astype(np.int64)
+
+
+def _named_classes(competition: "Competition", predictions: pd.DataFrame, cells: pd.Series) -> list[str]:
+    """Names of classes for a sample that has one column for them."""
+    if competition.metric.startswith(RANKED):
+        return _ranked_names(competition, predictions)
+    if has_probabilities(competition):
+        raise PodiumError(
+            f"{competition.name}: {competition.metric} scores a probability per class, but the sample has one column, "
+            f"{cells.name}, for all; choose a metric of labels, or correct class_names or class_columns"
+        )
+    written = names_as_in_sample(competition, cells)
+    return [written[name] for name in predictions["prediction"].astype(str)]
+
+
+def names_as_in_sample(competition: "Competition", cells: pd.Series) -> dict[str, str]:
+    """Class -> what to write for it: its name, or "2" for "2.0" where that is how the sample has its classes.
+
+    Raises `PodiumError` where the sample's cells show that it does not ask for names of classes.
+    """
+    names = {name: name for name in competition.class_names}
+    values = {name: number_of(name) for name in names}
+    texts = list(dict.fromkeys(cells.astype(str)))
+    if not texts or any(text in names for text in texts):
+        return names
+    numbers = [number_of(text) for text in texts]
+    are_words = all(value is None for value in values.values())
+    if are_words and any(number is not None and number % 1 != 0 for number in numbers):
+        raise PodiumError(
+            f"{competition.name}: the sample answers with {texts[0]} in {cells.name}, a probability and no class "
+            f"({', '.join(competition.class_names[:3])}); write 0 and 1 for the labels of train.csv, and make the task "
+            "binary"
+        )
+    whole = {name: str(int(value)) for name, value in values.items() if value is not None and value % 1 == 0}
+    has_all = len(set(whole.values())) == len(names)
+    return whole if has_all and all(text in set(whole.values()) for text in texts) else names
 
 
 def true_answers(competition: "Competition", truth: pd.DataFrame) -> dict[str, Any]:
     """Canonical labels in the columns a solution has; classes of a probability metric as one column each."""
     if competition.task == "multilabel":
-        return {name: truth[name].to_numpy() for name in competition.label_columns}
+        return {column: truth[competition.frame_column(column)].to_numpy() for column in competition.label_columns}
     labels = truth["label"].to_numpy()
     if competition.task == "multiclass" and has_probabilities(competition):
-        return {name: (labels == name).astype(int) for name in competition.class_names}
+        columns = zip(class_columns(competition), competition.class_names, strict=True)
+        return {column: (labels == name).astype(int) for column, name in columns}
     return {competition.label_columns[0]: labels}
 
 
@@ -108,14 +191,28 @@ def metric_arguments(
 def class_names_of(competition: "Competition", cells: pd.Series) -> NDArray[Any]:
     """Cells as class names; numbers that went through a float column (2.0) find the name they had ("2").
 
-    Cells that name no class stay as they are.
+    Cells that name no class, or whose value several classes have ("01" and "1"), stay as they are.
     """
+    names: dict[str, str] = {name: name for name in competition.class_names}
+    by_value: dict[Decimal, list[str]] = {}
+    for name in competition.class_names:
+        if (value := number_of(name)) is not None:
+            by_value.setdefault(value, []).append(name)
     texts = cells.astype(str).tolist()
-    known = set(competition.class_names)
-    by_value = {float(name): name for name in competition.class_names if _is_number(name)}
-    return _as_objects(
-        [text if text in known or not _is_number(text) else by_value.get(float(text), text) for text in texts]
-    )
+    for text in set(texts) - names.keys():
+        value = number_of(text)
+        known = [] if value is None else by_value.get(value, [])
+        names[text] = known[0] if len(known) == 1 else text
+    return _as_objects([names[text] for text in texts])
+
+
+def number_of(text: str) -> Decimal | None:
+    """The exact finite number that a text spells, beyond the digits that a float holds; None where it spells none."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
 
 
 def _class_arguments(
@@ -128,7 +225,7 @@ def _class_arguments(
     names = _as_objects(list(competition.class_names))
     truth = _true_names(competition, solution)
     if _are_probabilities(competition, columns):
-        probabilities = _numbers(submission, competition.class_names)
+        probabilities = _numbers(submission, class_columns(competition))
         if needs == "labels":
             return truth, names[probabilities.argmax(axis=1)]
         index = {name: number for number, name in enumerate(competition.class_names)}
@@ -140,15 +237,21 @@ def _class_arguments(
 
 
 def _true_names(competition: "Competition", solution: pd.DataFrame) -> NDArray[Any]:
-    label = competition.label_columns[0]
-    if label in solution.columns:
+    label, by_class = competition.label_columns[0], class_columns(competition)
+    has_classes = _has(list(solution.columns), by_class)
+    if label in solution.columns and not (label in by_class and has_classes):
         return class_names_of(competition, solution[label])
-    best = _numbers(solution, competition.class_names).argmax(axis=1)
+    best = _numbers(solution, by_class).argmax(axis=1)
     return _as_objects([competition.class_names[index] for index in best.tolist()])
 
 
 def _ranked_names(competition: "Competition", predictions: pd.DataFrame) -> list[str]:
     names = competition.class_names
+    if blank := [name for name in names if name.split() != [name]]:
+        raise PodiumError(
+            f"{competition.name}: class {blank[0]!r} holds a blank, which stands between the guesses that "
+            f"{competition.metric} ranks; write such names without blanks in train.csv (ice_cream), as the host does"
+        )
     num_guesses = int(competition.metric.removeprefix(RANKED))
     probabilities = predictions[[f"proba_{name}" for name in names]].to_numpy()
     # Stable, so that equal probabilities are listed in the order of the classes.
@@ -181,11 +284,3 @@ def _as_objects(values: list[Any]) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -18,18 +18,19 @@ from numpy.typing import NDArray
 
 import pipelines.competitions
 from components.metrics import METRICS, Metric
-from pipelines.competitions.answers import answer_columns, fill_answers, metric_arguments, true_answers
+from pipelines.competitions.answers import (
+    answer_columns,
+    answers_are_numbers,
+    fill_answers,
+    metric_arguments,
+    numbers_where_all_are,
+    true_answers,
+)
+from pipelines.competitions.frame_columns import name_frame_columns
 from pipelines.competitions.tables import check_ids, check_labels, did_you_mean, find_table, load_table
+from pipelines.competitions.tasks import TASKS, fitting_metrics, submits_grades
 from pipelines.errors import PodiumError
 
-# The forms of prediction that can be scored in each task's submissions.
-TASKS: dict[str, tuple[str, ...]] = {
-    "binary": ("labels", "probabilities"),
-    "multiclass": ("labels", "probabilities"),
-    "multilabel": ("labels", "probabilities"),
-    "regression": ("values", "labels"),
-    "text_to_text": ("texts",),
-}
 HOSTS = ("local", "kaggle")
 
 PromptBuilder = Callable[[Mapping[str, str]], str]
@@ -101,6 +102,10 @@ class Competition:
     """Every metric is the mean over the values of this column of its value there."""
     class_names: tuple[str, ...] = ()
     """Of multiclass, as they stand in the label column."""
+    class_columns: tuple[str, ...] = ()
+    """The sample's columns of the classes, in their order, where these have other names there ("Status_C" for "C")."""
+    grades: tuple[int, int] | None = None
+    """The lowest and the highest grade of a regression that labels score (qwk); train.csv's, unless given."""
     images: ImagePlaces | None = None
     """Where the images of an image competition lie."""
     test_role: str = "test"
@@ -130,12 +135,55 @@ class Competition:
             raise PodiumError(f"{self.name}: class_names: needed for multiclass, and for no other task")
         if (len(self.label_columns) != 1 and self.task != "multilabel") or not self.label_columns:
             raise PodiumError(f"{self.name}: label_columns: {self.task} takes one column, not {self.label_columns}")
+        self._check_classes_and_grades()
+
+    def _check_classes_and_grades(self) -> None:
+        if self.class_columns and len(self.class_columns) != len(self.class_names):
+            raise PodiumError(
+                f"{self.name}: class_columns: {len(self.class_columns)} columns for {len(self.class_names)} "
+                "class_names; name one for each, in the same order"
+            )
+        if self.grades is None:
+            return
+        if not submits_grades(self.task, self.metric):
+            raise PodiumError(f"{self.name}: grades: only for a regression that a metric of labels scores, such as qwk")
+        if len(self.grades) != 2 or self.grades[0] > self.grades[1]:
+            raise PodiumError(f"{self.name}: grades: {self.grades} must be the lowest and the highest, as in (0, 4)")
+
+    @property
+    def frame_columns(self) -> dict[str, str]:
+        """What inputs, columns to group by, and labels of multilabel are called in canonical frames, by file column."""
+        special = (self.folds.group_column, self.folds.time_column, self.metric_group)
+        return name_frame_columns(
+            id_column=self.id_column,
+            inputs=[*self.input_columns, *(name for name in special if name is not None)],
+            labels=self.label_columns,
+            is_multilabel=self.task == "multilabel",
+            image_column=self.images.column if self.images is not None else None,
+        )
+
+    def frame_column(self, name: str) -> str:
+        """The name of one of these columns in canonical frames; its own, unless that means something else there."""
+        return self.frame_columns.get(name, name)
+
+    def inputs(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The input columns of canonical rows, under the names that the files give them."""
+        names = self.frame_columns
+        inputs = frame[[names[name] for name in self.input_columns]]
+        return inputs.set_axis(list(self.input_columns), axis=1)
+
+    @property
+    def frame_labels(self) -> list[str]:
+        """The columns of canonical frames that hold labels: `label`, or one each for a multilabel task."""
+        names = self.frame_columns
+        return [names[name] for name in self.label_columns] if self.task == "multilabel" else ["label"]
 
     def load_train(self, data_dir: Path) -> pd.DataFrame:
         """Training rows: `id`, the inputs as text, the labels, and the columns that folds and metric group by.
 
         The label is `label`: text, class name, 0/1 (int) or value (float); multilabel keeps its column names (floats).
-        Raises `PodiumError` naming file, column and line for whatever a competition's own files should not hold.
+        A column of the files that has one of these names for something else is renamed: see `frame_columns`. Raises
+        `PodiumError` naming file, column and line for whatever a competition's own files should not hold.
         """
         path = find_table(data_dir, "train", self._cure)
         special = (self.folds.group_column, self.folds.time_column, self.metric_group)
@@ -143,9 +191,12 @@ class Competition:
         frame = load_table(path, needed=[self.id_column, *texts, *self.label_columns], cure=self._cure)
         check_ids(frame, self.id_column, path)
         labels = {name: check_labels(frame[name], self.task, self.class_names, path) for name in self.label_columns}
-        if self.task != "multilabel":
+        names = self.frame_columns
+        if self.task == "multilabel":
+            labels = {names[name]: cells for name, cells in labels.items()}
+        else:
             labels = {"label": labels[self.label_columns[0]]}
-        inputs = {name: self._inputs(frame, name, data_dir, "train") for name in texts}
+        inputs = {names[name]: self._inputs(frame, name, data_dir, "train") for name in texts}
         return pd.DataFrame({"id": frame[self.id_column], **inputs, **labels})
 
     def load_test(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
@@ -154,7 +205,8 @@ class Competition:
         needed = [self.id_column, *self.input_columns]
         frame = load_table(path, needed=needed, cure=self._cure, may_be_empty=may_be_empty)
         check_ids(frame, self.id_column, path)
-        inputs = {name: self._inputs(frame, name, data_dir, "test") for name in self.input_columns}
+        names = self.frame_columns
+        inputs = {names[name]: self._inputs(frame, name, data_dir, "test") for name in self.input_columns}
         return pd.DataFrame({"id": frame[self.id_column], **inputs})
 
     def _inputs(self, frame: pd.DataFrame, name: str, data_dir: Path, role: str) -> pd.Series:
@@ -165,35 +217,60 @@ class Competition:
         return frame[name].map(lambda cell: pattern.replace("{}", cell))
 
     def load_sample(self, data_dir: Path, *, may_be_empty: bool = False) -> pd.DataFrame:
-        """The sample submission as the host ships it; ids and texts are strings, the rest what its cells say."""
+        """The sample submission as the host ships it: all text, but for answers that are numbers.
+
+        Raises `PodiumError` where its columns do not hold the answers of this competition.
+        """
         path = find_table(data_dir, "sample", self._cure)
         frame = load_table(path, needed=[self.id_column], cure=self._cure, may_be_empty=may_be_empty)
         check_ids(frame, self.id_column, path)
-        if self.task == "text_to_text":
+        try:
+            answers = answer_columns(self, [str(column) for column in frame.columns])
+        except PodiumError as error:
+            raise PodiumError(f"{path}: {error}") from None
+        if not answers_are_numbers(self, answers):
             return frame
-        typed = pd.read_csv(path, keep_default_na=False, encoding="utf-8-sig")
-        return typed.assign(**{self.id_column: frame[self.id_column]})
+        return frame.assign(**{column: numbers_where_all_are(frame[column]) for column in answers})
 
     def to_submission(
         self, predictions: pd.DataFrame, sample: pd.DataFrame, *, thresholds: Sequence[float] | None = None
     ) -> pd.DataFrame:
-        """Predictions in the rows and answer columns of `sample`, which may also be a solution.
+        """Predictions in the rows and columns of `sample`, which may also be a solution.
 
-        Where the metric scores labels, probabilities of binary and multilabel are cut at one half, or at
-        `thresholds`, one per label column (given, they make labels for any metric). Raises `PodiumError` for an id of
-        the sample that was not predicted.
+        What a sample holds beside ids and answers is copied from it. Where the metric scores labels, probabilities of
+        binary and multilabel are cut at one half, or at `thresholds`, one per label column (given, they make labels
+        for any metric). Raises `PodiumError` for an id of the sample that was not predicted.
         """
-        columns = answer_columns(self, [str(column) for column in sample.columns])
+        columns = [str(column) for column in sample.columns]
+        answers = answer_columns(self, columns)
         wanted = sample[self.id_column].astype(str).tolist()
         rows = _locate(wanted, predictions["id"].astype(str).tolist(), "the predictions")
-        answers = fill_answers(self, predictions.iloc[rows], columns, thresholds)
-        return pd.DataFrame({self.id_column: wanted, **{column: answers[column] for column in columns}})
+        filled = fill_answers(self, predictions.iloc[rows], sample[answers], thresholds)
+        made: dict[str, Any] = {}
+        for column in columns:
+            if column == self.id_column:
+                made[column] = wanted
+            elif column in filled:
+                made[column] = filled[column]
+            elif column in self.copied_columns(columns):
+                made[column] = sample[column].to_numpy()
+        return pd.DataFrame(made)
+
+    def copied_columns(self, columns: Sequence[str]) -> list[str]:
+        """Which of a sample's columns are neither ids nor answers, so that a submission repeats its cells.
+
+        A solution has the column that the metric groups by as well, which no submission holds unless it is an input.
+        """
+        others = {self.id_column, *answer_columns(self, columns)}
+        if self.metric_group not in self.input_columns:
+            others.add(str(self.metric_group))
+        return [column for column in columns if column not in others]
 
     def to_solution(self, truth: pd.DataFrame) -> pd.DataFrame:
         """Labelled canonical rows in the host's columns, so that they are scored as the host scores its own."""
         columns: dict[str, Any] = {self.id_column: truth["id"].to_numpy(), **true_answers(self, truth)}
         if self.metric_group is not None:
-            columns[self.metric_group] = truth[self.metric_group].to_numpy()
+            columns[self.metric_group] = truth[self.frame_column(self.metric_group)].to_numpy()
         return pd.DataFrame(columns)
 
     def score(self, solution: pd.DataFrame, submission: pd.DataFrame) -> dict[str, float]:
@@ -231,9 +308,11 @@ class Competition:
         return {str(group): np.flatnonzero(groups == group) for group in sorted(set(groups.tolist()))}
 
     def _check_metric(self, metric: Metric) -> None:
-        if metric.needs not in TASKS[self.task]:
-            fitting = ", ".join(name for name, other in METRICS.items() if other.needs in TASKS[self.task])
-            raise PodiumError(f"{self.name}: metric: {metric.name} does not score {self.task}; use one of {fitting}")
+        fitting = fitting_metrics(self.task)
+        if metric.name not in fitting:
+            raise PodiumError(
+                f"{self.name}: metric: {metric.name} does not score {self.task}; use one of {', '.join(fitting)}"
+            )
         decisive = METRICS[self.metric]
         if metric.needs == "probabilities" and decisive.needs != "probabilities":
             raise PodiumError(

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipelines.competitions.competition import PreparationFolders
+from pipelines.competitions.csv_text import to_csv_text
 from pipelines.errors import PodiumError
 
 MANIFEST = "SHA256SUMS"
@@ -118,7 +119,7 @@ def _write_folder(folder: Path, files: Files, source: str) -> None:
         for name, content in files.items():
             (staging / name).parent.mkdir(exist_ok=True)
             if isinstance(content, pd.DataFrame):
-                (staging / name).write_bytes(content.to_csv(index=False, lineterminator="\n").encode())
+                (staging / name).write_bytes(to_csv_text(content).encode())
             else:
                 np.save(staging / name, content, allow_pickle=False)
         digests = "".join(f"{file_digest(staging / name)}  {name}\n" for name in files)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from components.metrics import METRICS
-from pipelines.competitions.competition import TASKS
 from pipelines.competitions.kaggle_files import KaggleFiles
+from pipelines.competitions.sample_columns import asked_columns, find_classes
 from pipelines.competitions.tables import FIRST_LINE
+from pipelines.competitions.tasks import TASKS, fitting_metrics
 from pipelines.errors import PodiumError
 
 NUM_FOLDS = 5
@@ -33,6 +34,7 @@ class CompetitionDraft:
     input_columns: tuple[str, ...]
     label_columns: tuple[str, ...]
     class_names: tuple[str, ...]
+    class_columns: tuple[str, ...]
     metric: str
     folds: str
     reasons: dict[str, str]
@@ -56,10 +58,13 @@ def sniff_competition(
     files = KaggleFiles(data_dir)
     id_column, id_reason = _find_id(files, id_column)
     labels, label_reason = _find_labels(files, id_column, label)
-    task, task_reason = _find_task(files, id_column, labels, task)
-    class_names = _class_names(files, id_column, labels[0]) if task == "multiclass" else ()
+    classes = find_classes(files, asked_columns(files, id_column, labels), labels[0]) if len(labels) == 1 else None
+    task, task_reason = _find_task(files, id_column, labels, task, has_class_columns=classes is not None)
+    if task != "multiclass":
+        classes = None
+    class_names = (_class_names(files, labels[0]) if classes is None else classes.names) if task == "multiclass" else ()
     inputs, input_reason = _find_inputs(files, id_column, labels)
-    metric, metric_reason = _find_metric(files, id_column, labels, task, metric)
+    metric, metric_reason = _find_metric(files, id_column, labels, task, metric, has_class_columns=classes is not None)
     folds, folds_reason = _find_folds(files, labels, task)
     reasons = {
         "id_column": id_reason,
@@ -69,8 +74,11 @@ def sniff_competition(
         "metric": metric_reason,
         "folds": folds_reason,
     }
-    hints = tuple(_group_hints(files, (id_column, *labels)))
-    return CompetitionDraft(kaggle_slug, task, id_column, inputs, labels, class_names, metric, folds, reasons, hints)
+    hints = (*_label_hints(files, id_column, labels, task), *_group_hints(files, (id_column, *labels)))
+    columns = classes.columns if classes is not None and classes.columns != class_names else ()
+    return CompetitionDraft(
+        kaggle_slug, task, id_column, inputs, labels, class_names, columns, metric, folds, reasons, hints
+    )
 
 
 def _find_id(files: KaggleFiles, given: str | None) -> tuple[str, str]:
@@ -108,15 +116,16 @@ def _check_ids(files: KaggleFiles, role: str, name: str) -> None:
 
 
 def _find_labels(files: KaggleFiles, id_column: str, given: str | None) -> tuple[tuple[str, ...], str]:
-    asked = _asked_columns(files, id_column)
-    only_train = [name for name in files.columns["train"] if name not in {id_column, *files.columns["test"]}]
     if given is not None:
         return _given_labels(files, id_column, given), "as given by --label"
+    asked = asked_columns(files, id_column)
+    only_train = [name for name in files.columns["train"] if name not in {id_column, *files.columns["test"]}]
     if asked and all(name in only_train for name in asked):
         return tuple(asked), "what the sample submission asks for beside the id; test does not have it"
-    spelled_out = [name for name in only_train if _are_classes(files, asked, name)]
+    spelled_out = {name: classes for name in only_train if (classes := find_classes(files, asked, name)) is not None}
     if len(spelled_out) == 1:
-        return (spelled_out[0],), f"its values are the {len(asked)} columns of the sample submission"
+        ((name, classes),) = spelled_out.items()
+        return (name,), classes.reason
     in_test = [name for name in asked if name in files.columns["test"]]
     if in_test:
         raise _unclear(
@@ -134,16 +143,21 @@ def _given_labels(files: KaggleFiles, id_column: str, given: str) -> tuple[str, 
     wrong = [name for name in labels if name not in files.columns["train"] or name == id_column]
     if wrong:
         raise _unclear(files, f"train has no column {wrong[0]!r} beside its id", "--label COLUMN")
-    asked = _asked_columns(files, id_column)
+    asked = asked_columns(files, id_column, labels)
+    if not asked:
+        raise _unclear(files, "the sample submission has nothing but ids", "--id COLUMN")
+    if len(labels) == 1 and find_classes(files, asked, labels[0]) is not None:
+        return labels
     is_renamed = len(labels) == len(asked) == 1 and asked[0] not in files.columns["train"]
-    if not set(labels) <= set(asked) and not is_renamed and not _are_classes(files, asked, labels[0]):
+    if not set(labels) <= set(asked) and not is_renamed:
         raise _without_label(files, asked)
+    others = [name for name in asked if name not in labels and name in files.columns["train"]]
+    if others:
+        raise PodiumError(
+            f"{files.path('sample')}: asks for {others[0]!r} beside {', '.join(labels)}, and train has it as well; a "
+            f"submission would lack these answers: name all the columns with --label {','.join([*labels, *others])}"
+        )
     return labels
-
-
-def _are_classes(files: KaggleFiles, asked: Sequence[str], name: str) -> bool:
-    """Whether the sample has one column per value of a training column: class probabilities."""
-    return len(asked) > 1 and set(files.column("train", name)) == set(asked)
 
 
 def _without_label(files: KaggleFiles, asked: Sequence[str]) -> PodiumError:
@@ -154,22 +168,24 @@ def _without_label(files: KaggleFiles, asked: Sequence[str]) -> PodiumError:
     )
 
 
-def _asked_columns(files: KaggleFiles, id_column: str) -> list[str]:
-    return [name for name in files.columns["sample"] if name != id_column]
-
-
 def _find_inputs(files: KaggleFiles, id_column: str, labels: Sequence[str]) -> tuple[tuple[str, ...], str]:
     reserved = {id_column, *labels}
     train = [name for name in files.columns["train"] if name not in reserved]
     inputs = tuple(name for name in train if name in files.columns["test"] and not name.startswith("Unnamed: "))
     if not inputs:
-        raise _unclear(files, "train and test share no column beside the id", "--id COLUMN or --label COLUMN")
+        raise PodiumError(
+            f"{files.data_dir}: train and test share no column beside the id {id_column}, so that there is nothing to "
+            "predict from; where the id names an image, write a competition file with images=ImagePlaces(...), as "
+            "cassava_leaf_disease.py has it; else name the id with --id COLUMN"
+        )
     left_out = [name for name in [*train, *files.columns["test"]] if name not in {*reserved, *inputs}]
     reason = "every column that train and test share"
     return inputs, f"{reason}; only one of the two has {_listed(left_out)}" if left_out else reason
 
 
-def _find_task(files: KaggleFiles, id_column: str, labels: Sequence[str], given: str | None) -> tuple[str, str]:
+def _find_task(
+    files: KaggleFiles, id_column: str, labels: Sequence[str], given: str | None, *, has_class_columns: bool
+) -> tuple[str, str]:
     columns = {name: files.column("train", name) for name in labels}
     for name, values in columns.items():
         empty = values[values.str.strip() == ""]
@@ -188,10 +204,22 @@ def _find_task(files: KaggleFiles, id_column: str, labels: Sequence[str], given:
                 "multilabel, so a competition of several values or classes per row needs a file of its own"
             )
         return "multilabel", f"{len(labels)} label columns of 0 and 1"
-    values = columns[labels[0]]
-    if len(_asked_columns(files, id_column)) > 1:
+    if has_class_columns:
         return "multiclass", "the sample submission has one column for each class"
-    return _task_of_one_label(files, labels[0], values, _has_fractions(files, id_column))
+    task, reason = _task_of_one_label(files, labels[0], columns[labels[0]], _has_fractions(files, id_column, labels))
+    if task == "multiclass":
+        _check_words(files, labels[0], columns[labels[0]], _answers(files, id_column, labels))
+    return task, reason
+
+
+def _check_words(files: KaggleFiles, name: str, values: pd.Series, answers: pd.Series) -> None:
+    """Words are not submitted where the sample answers with numbers, unless --task says so."""
+    if not is_number(values) and is_number(answers) and not answers.isin(values.unique()).any():
+        raise PodiumError(
+            f"{files.path('sample')}: answers with {answers.iloc[0]} in {answers.name}, but {name} in "
+            f"{files.path('train').name} holds words such as {values.iloc[0]!r}; write the numbers that are asked for "
+            "in place of the words (1 and 0 for two of them), or submit the words with --task multiclass"
+        )
 
 
 def _task_of_one_label(files: KaggleFiles, name: str, values: pd.Series, sample_has_fractions: bool) -> tuple[str, str]:
@@ -202,7 +230,7 @@ def _task_of_one_label(files: KaggleFiles, name: str, values: pd.Series, sample_
         if 2 * num_distinct > len(values):
             return "text_to_text", f"{name} holds {num_distinct} different texts in {len(values)} rows"
         if num_distinct <= MAX_CLASSES:
-            return "multiclass", f"{name} holds {num_distinct} different words, each of them repeated"
+            return "multiclass", f"{name} holds {num_distinct} different words in {len(values)} rows"
         raise _unclear(files, f"{name} holds {num_distinct} different words", "--task multiclass or text_to_text")
     numbers = pd.to_numeric(values)
     if (numbers % 1 != 0).any():
@@ -238,39 +266,52 @@ def is_number(values: pd.Series) -> bool:
     return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
-def _has_fractions(files: KaggleFiles, id_column: str) -> bool:
+def _answers(files: KaggleFiles, id_column: str, labels: Sequence[str]) -> pd.Series:
+    """The sample's first column of answers."""
+    return files.column("sample", asked_columns(files, id_column, labels)[0])
+
+
+def _has_fractions(files: KaggleFiles, id_column: str, labels: Sequence[str]) -> bool:
     """Whether the sample answers with fractions (0.5, 180921.2), which a class would not be."""
-    for name in _asked_columns(files, id_column):
+    for name in asked_columns(files, id_column, labels):
         values = pd.to_numeric(files.column("sample", name), errors="coerce")
         if (values % 1 > 0).any():
             return True
     return False
 
 
-def _class_names(files: KaggleFiles, id_column: str, label: str) -> tuple[str, ...]:
-    asked = _asked_columns(files, id_column)
+def _class_names(files: KaggleFiles, label: str) -> tuple[str, ...]:
     values = files.column("train", label)
-    if len(asked) > 1:
-        return tuple(asked)
     names = values.unique().tolist()
     return tuple(sorted(names, key=float if is_number(values) else None))
 
 
 def _find_metric(
-    files: KaggleFiles, id_column: str, labels: Sequence[str], task: str, given: str | None
+    files: KaggleFiles,
+    id_column: str,
+    labels: Sequence[str],
+    task: str,
+    given: str | None,
+    *,
+    has_class_columns: bool,
 ) -> tuple[str, str]:
     if given is not None:
         if given not in METRICS:
             raise PodiumError(f"--metric {given}: unknown; known metrics: {', '.join(sorted(METRICS))}")
-        if METRICS[given].needs not in TASKS[task]:
-            fitting = [name for name, metric in METRICS.items() if metric.needs in TASKS[task]]
+        if given not in (fitting := fitting_metrics(task)):
             raise PodiumError(f"--metric {given}: does not score a {task} task; {', '.join(fitting)} do")
         return given, "as given by --metric"
     page = "hold it against the competition's Evaluation page"
-    if task == "multiclass" and len(_asked_columns(files, id_column)) > 1:
+    if has_class_columns:
         return "log_loss", f"the sample submission asks for class probabilities; {page}"
-    if task == "binary" and _has_fractions(files, id_column):
-        return "auc", f"the sample submission asks for probabilities; {page}"
+    if task == "binary":
+        if _has_fractions(files, id_column, labels):
+            return "auc", f"the sample submission asks for probabilities; {page}"
+        answer = _answers(files, id_column, labels).iloc[0]
+        return "accuracy", (
+            f"the sample submission answers {answer}, which may be a label or a probability; where the Evaluation page "
+            "says AUC or log loss, give --metric auc or --metric log_loss, for accuracy submits 0 and 1 alone"
+        )
     usual = {"multilabel": "auc", "regression": "rmse", "text_to_text": "exact_match"}
     return usual.get(task, "accuracy"), f"the usual one of a {task} task; {page}"
 
@@ -286,6 +327,26 @@ def _find_folds(files: KaggleFiles, labels: Sequence[str], task: str) -> tuple[s
     if counts.min() < NUM_FOLDS:
         return "kfold", f"class {counts.idxmin()} has fewer rows ({counts.min()}) than there are folds ({NUM_FOLDS})"
     return "stratified", "every fold has the classes in the shares of the whole"
+
+
+def _label_hints(files: KaggleFiles, id_column: str, labels: Sequence[str], task: str) -> Iterable[str]:
+    """Doubts about what the labels are."""
+    if len(labels) > 1:
+        cells = pd.DataFrame({name: pd.to_numeric(files.column("train", name), errors="coerce") for name in labels})
+        if (cells.sum(axis=1) == 1).all():
+            yield (
+                f"exactly one of {_listed(labels)} is 1 in every row: if they are the classes of one label, write the "
+                "names of these columns into one column and give it with --label, for the probabilities of several "
+                "labels do not sum to 1"
+            )
+    answers = asked_columns(files, id_column, labels)
+    if copied := [name for name in files.columns["sample"] if name not in {id_column, *answers}]:
+        yield f"submissions repeat what the sample submission has in {_listed(copied)}"
+    if task != "multiclass" or len(answers) > 1:
+        return
+    answered, values = files.column("sample", answers[0]), files.column("train", labels[0])
+    if not is_number(values) and is_number(answered):
+        yield f"the sample submission answers with {answered.iloc[0]}, which is none of the classes of {labels[0]}"
 
 
 def _group_hints(files: KaggleFiles, reserved: Iterable[str]) -> Iterable[str]:

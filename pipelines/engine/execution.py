@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from pipelines.competitions.competition import Competition
 from pipelines.config.load import flatten, resolve_yaml
 from pipelines.config.schema import Experiment
 from pipelines.engine import prediction
+from pipelines.engine.answer_check import check_sample, check_scores
 from pipelines.engine.fold_file import Folds, read_folds, write_folds
+from pipelines.engine.grades import record_grades, with_grades
 from pipelines.engine.learners import create_learner
 from pipelines.engine.run_directory import (
     RunDirectory,
@@ -27,7 +30,7 @@ from pipelines.engine.run_directory import (
 )
 from pipelines.engine.run_modes import read_mode
 from pipelines.engine.source_state import read_source_state
-from pipelines.engine.training_run import RunContext, describe_inputs, train_run
+from pipelines.engine.training_run import RunContext, describe_inputs, fold_numbers, train_run
 from pipelines.errors import PodiumError
 
 ObtainFolds = Callable[[DataFrame], Folds]
@@ -50,9 +53,12 @@ def start_run(
     """
     train_rows = competition.load_train(data_dir)
     test_rows = competition.load_test(data_dir, may_be_empty=True)
-    # Read at the end only: what is wrong with it is better known now.
-    competition.load_sample(data_dir, may_be_empty=True)
+    # What is wrong with the sample, or keeps a metric from being computed, is better known now than after training.
+    check_sample(competition, competition.load_sample(data_dir, may_be_empty=True), test_rows["id"])
+    grades = record_grades(competition, train_rows)
     folds = obtain_folds(train_rows)
+    numbers = fold_numbers(experiment, folds)
+    check_scores(with_grades(competition, grades), experiment, train_rows, folds, numbers)
     run = create_run_directory(runs, experiment.name)
     with _nothing_half_written(run):
         write_folds(run.folds, train_rows, folds)
@@ -67,6 +73,7 @@ def start_run(
             entries={
                 "mode": mode,
                 **describe_inputs(experiment, train_rows, folds, hash_data(data_dir)),
+                **grades,
                 **prepared,
             },
         )
@@ -117,6 +124,7 @@ def carry_out(context: RunContext) -> dict[str, float]:
 
     However it ends stands in run.json and in the tracker. Raises PodiumError with the way to go on.
     """
+    context = replace(context, competition=with_grades(context.competition, context.run.read_record()))
     with context.stop_wish.listening(), _recorded(context):
         train_rows = context.competition.load_train(context.data_dir)
         metrics = train_run(context, train_rows, read_folds(context.run.folds, train_rows))

@@ -38,8 +38,10 @@ def _digest_ids(train: DataFrame) -> str:
 
 def _assign(experiment: Experiment, competition: Competition, train: DataFrame) -> Folds:
     section, defaults = experiment.folds, competition.folds
-    group, moment = defaults.group_column, defaults.time_column
-    label = train["label"].to_numpy() if "label" in train else train[list(competition.label_columns)].to_numpy()
+    columns = competition.frame_columns
+    group, moment = (name and columns[name] for name in (defaults.group_column, defaults.time_column))
+    label = train[competition.frame_labels].to_numpy()
+    label = label if competition.task == "multilabel" else label[:, 0]
     if competition.task == "regression":
         label = label.astype(np.float64)  # values are stratified by bins, whole numbers would be classes
     is_stratified = section.name.startswith("stratified")

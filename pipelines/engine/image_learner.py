@@ -48,7 +48,7 @@ class ImageLearner(NeuralLearner):
         assert isinstance(experiment.data, Images)
         if competition.images is None:
             raise ConfigError(f"data.name: images, but {competition.name} has none; needs the data of its own kind")
-        self.data_section, self.column = experiment.data, competition.images.column
+        self.data_section, self.column = experiment.data, competition.frame_column(competition.images.column)
         self.augmentation = Augmentation(**{name: getattr(self.data_section, name) for name in AUGMENTATION})
         self._check_mixing()
 

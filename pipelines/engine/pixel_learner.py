@@ -33,7 +33,7 @@ class PixelLearner(TableLearner):
                 f"model.name: pixel_baseline tells classes apart, and {competition.name} is {competition.task}"
             )
         assert isinstance(experiment.data, Pixels)
-        self.section, self.column = experiment.data, competition.images.column
+        self.section, self.column = experiment.data, competition.frame_column(competition.images.column)
 
     def fit(self, job: FoldJob) -> FitResult:
         """Fit on at most `max_train_rows` of the fold's rows, drawn with the experiment's seed."""

@@ -7,6 +7,7 @@ from pandas import DataFrame
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.load import load_run_config
 from pipelines.config.schema import Experiment
+from pipelines.engine.grades import with_grades
 from pipelines.engine.learners import create_learner
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_folds import check_all_folds
@@ -30,7 +31,7 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
             "the two files belong to different runs"
         )
     check_all_folds(run)
-    competition = load_competition(experiment.competition)
+    competition = with_grades(load_competition(experiment.competition), record)
     test = competition.load_test(data_dir, may_be_empty=True)
     sample = competition.load_sample(data_dir, may_be_empty=True)
     # Kaggle tries a kernel on no rows as well, and wants a header for an answer.

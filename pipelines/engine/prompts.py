@@ -3,6 +3,7 @@
 from pandas import DataFrame
 
 from pipelines.competitions.competition import Competition, load_competition
+from pipelines.competitions.frame_columns import restore_names
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Segments
 from pipelines.config.workspace import Workspace
@@ -10,9 +11,10 @@ from pipelines.errors import ConfigError
 
 
 def build_prompts(competition: Competition, frame: DataFrame) -> list[str]:
-    """The prompt of each row of canonical columns."""
+    """The prompt of each row of canonical columns; it speaks of columns by the names that the files give them."""
+    names = competition.frame_columns
     rows = ({str(key): value for key, value in row.items()} for row in frame.to_dict("records"))
-    return [competition.build_prompt(row) for row in rows]
+    return [competition.build_prompt(restore_names(row, names)) for row in rows]
 
 
 def list_texts(competition: Competition, train: DataFrame, test: DataFrame) -> list[str]:
@@ -27,8 +29,9 @@ def build_segments(competition: Competition, frame: DataFrame, data: Segments) -
         if name is not None and name not in competition.input_columns:
             columns = ", ".join(competition.input_columns)
             raise ConfigError(f"data: {name} is no input column of {competition.name}; there are {columns}")
-    first = build_prompts(competition, frame) if data.first_column is None else frame[data.first_column].tolist()
-    return first, None if data.second_column is None else frame[data.second_column].tolist()
+    inputs = competition.inputs(frame)
+    first = build_prompts(competition, frame) if data.first_column is None else inputs[data.first_column].tolist()
+    return first, None if data.second_column is None else inputs[data.second_column].tolist()
 
 
 def list_companion_texts(workspace: Workspace, experiment: Experiment) -> list[str]:

@@ -35,7 +35,7 @@ def frame_probabilities(competition: Competition, frame: DataFrame, values: np.n
     ids = frame["id"].to_numpy()
     values = values.reshape(len(frame), -1).astype(np.float64)
     if competition.task == "multilabel":
-        columns = {name: values[:, index] for index, name in enumerate(competition.label_columns)}
+        columns = {name: values[:, index] for index, name in enumerate(competition.frame_labels)}
         return DataFrame({"id": ids, **columns})
     if competition.task == "multiclass":
         names = np.asarray(competition.class_names, dtype=object)
@@ -48,7 +48,7 @@ def frame_probabilities(competition: Competition, frame: DataFrame, values: np.n
 def encode_labels(competition: Competition, frame: DataFrame) -> list[str] | np.ndarray:
     """Labels as models learn them: texts, class indices (N,), 0/1 (N,) or (N, K), or values (N,)."""
     if competition.task == "multilabel":
-        return frame[list(competition.label_columns)].to_numpy(np.float32)
+        return frame[competition.frame_labels].to_numpy(np.float32)
     if competition.task == "text_to_text":
         return [str(label) for label in frame["label"]]
     if competition.task == "multiclass":

@@ -56,7 +56,7 @@ class SentenceLearner(NeuralLearner):
             raise ConfigError(
                 f"data.name: articles does not suit {competition.name}; needs two columns of text and ids as answers"
             )
-        self.title_column, self.body_column = competition.input_columns
+        self.title_column, self.body_column = map(competition.frame_column, competition.input_columns)
 
     # -- before training ---------------------------------------------------------------------------------------------
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.competitions.answers import RANKED, class_names_of
+from pipelines.competitions.answers import RANKED, answer_columns, answers_are_numbers, class_names_of
 from pipelines.competitions.competition import Competition
+from pipelines.competitions.csv_text import to_csv_text
+from pipelines.competitions.tasks import submits_grades
 from pipelines.errors import PodiumError
 
 FILE_NAME = "submission.csv"
@@ -27,7 +29,7 @@ def check_submission(submission: pd.DataFrame, sample: pd.DataFrame, competition
 
     `source` is how messages call it; where it names a file, that file must be called submission.csv, for a code
     competition finds no other. Raises `PodiumError` at the first of: file name, columns, ids, empty or infinite
-    cells, type, range or class, row sums.
+    cells, type, range, grade or class, row sums, and what the sample holds beside ids and answers.
     """
     if Path(source).suffix and Path(source).name != FILE_NAME:
         raise PodiumError(f"{source}: Kaggle looks for {FILE_NAME}: rename the file")
@@ -40,14 +42,20 @@ def check_frame(submission: pd.DataFrame, sample: pd.DataFrame, competition: Com
     id_column = competition.id_column if competition.id_column in sample.columns else str(sample.columns[0])
     _check_ids(submission[id_column], sample[id_column], source)
     ids = submission[id_column]
+    columns = [str(column) for column in sample.columns]
+    answers = answer_columns(competition, columns)
+    for column in competition.copied_columns(columns):
+        _check_copied(submission[column], sample[column], ids, source)
     numbers = {}
-    for column in [str(column) for column in sample.columns if column != id_column]:
+    for column in answers:
         cells = submission[column]
         _check_filled(cells, ids, source)
-        if competition.task == "multiclass" and column not in competition.class_names:
+        if competition.task == "multiclass" and not answers_are_numbers(competition, answers):
             _check_classes(cells, competition, ids, source)
         elif is_numeric(sample[column]):
             numbers[column] = _check_numbers(cells, ids, source)
+            if submits_grades(competition.task, competition.metric):
+                _check_whole(numbers[column], cells, ids, competition, source)
     if competition.task in ("binary", "multiclass", "multilabel"):
         _check_probabilities(numbers, ids, source)
     if competition.task == "multiclass" and numbers:
@@ -88,10 +96,11 @@ def as_typed_like(frame: pd.DataFrame, sample: pd.DataFrame) -> pd.DataFrame:
 def write_submission(frame: pd.DataFrame, path: Path) -> None:
     """Write a submission: the same frame gives the same bytes everywhere, and a reader never meets half a file.
 
-    Floats are written with the fewest digits that read back as the same float64; lines end in "\\n"; UTF-8.
+    Floats are written with the fewest digits that read back as the same float64; lines end in "\\n"; UTF-8. A cell
+    with a line end of any kind is quoted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = frame.to_csv(index=False, lineterminator="\n", float_format=_format_float)
+    content = to_csv_text(frame, float_format=_format_float)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -149,6 +158,28 @@ def _check_filled(cells: pd.Series, ids: pd.Series, source: str) -> None:
     if empty.any():
         where = f"{source}: column {cells.name}, {_at(empty, ids)}"
         raise PodiumError(f"{where}: the cell is empty: Kaggle refuses a file with empty cells, so write a guess")
+
+
+def _check_copied(found: pd.Series, expected: pd.Series, ids: pd.Series, source: str) -> None:
+    """What is neither an id nor an answer stands in a submission as it does in the sample."""
+    other = (found.astype(str).to_numpy() != expected.astype(str).to_numpy()).astype(bool)
+    if other.any():
+        row = int(np.argmax(other))
+        raise PodiumError(
+            f"{source}: column {found.name}, {_at(other, ids)}: {found.iloc[row]!s} where {SAMPLE_NAME} has "
+            f"{expected.iloc[row]!s}: copy what is no answer"
+        )
+
+
+def _check_whole(values: np.ndarray, cells: pd.Series, ids: pd.Series, competition: Competition, source: str) -> None:
+    """Graders of whole grades refuse any other number."""
+    fractions = values % 1 != 0
+    if fractions.any():
+        value = cells.iloc[int(np.argmax(fractions))]
+        raise PodiumError(
+            f"{source}: column {cells.name}, {_at(fractions, ids)}: {value!s} is no whole grade, which "
+            f"{competition.metric} compares: round the predictions"
+        )
 
 
 def _check_numbers(cells: pd.Series, ids: pd.Series, source: str) -> np.ndarray:

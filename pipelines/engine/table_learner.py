@@ -50,7 +50,7 @@ class TableLearner:
         return frame_probabilities(self.competition, frame, np.mean(outputs, axis=0))
 
     def _inputs(self, frame: DataFrame) -> Any:  # noqa: ANN401 - what the baseline's own fit takes
-        return frame[list(self.competition.input_columns)]
+        return self.competition.inputs(frame)
 
     def _load(self, folder: Path) -> Any:  # noqa: ANN401 - a baseline
         return load_tabular_baseline(folder)

@@ -69,6 +69,11 @@ def fold_names(experiment: Experiment, folds: Folds) -> list[str]:
     return name_folds(experiment.fold, int(folds.max()) + 1)
 
 
+def fold_numbers(experiment: Experiment, folds: Folds) -> list[int]:
+    """The folds to train and to validate; none where all rows are trained on."""
+    return [int(name.removeprefix("fold")) for name in fold_names(experiment, folds) if name != FULL_FIT]
+
+
 def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFrame, folds: Folds) -> None:
     folder = context.run.fold(name)
     if (folder / "result.json").exists():
@@ -127,7 +132,8 @@ def _predict_oof(context: RunContext, learner: Learner, job: FoldJob, checkpoint
     context.screen.say(f"{job.name}  predicting {len(job.valid)} validation rows")
     predictions = learner.predict([job.folder / checkpoint], job.valid)
     scores = score_predictions(context.competition, job.valid, predictions)
-    labels = [column for column in job.valid if column not in ("id", *context.competition.input_columns)]
+    inputs = {context.competition.frame_column(column) for column in context.competition.input_columns}
+    labels = [column for column in job.valid if column not in {"id", *inputs}]
     truth = job.valid[labels].reset_index(drop=True).add_prefix("true_")
     write_parquet(pd.concat([predictions, truth], axis=1), job.folder / "oof.parquet")
     return scores

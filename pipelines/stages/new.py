@@ -6,13 +6,19 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from pandas import DataFrame
 from rich.console import Console
 
 import pipelines.competitions
+from pipelines.competitions.competition import Competition, FoldDefaults
+from pipelines.competitions.kaggle_files import KaggleFiles
 from pipelines.competitions.own_modules import is_own_module
 from pipelines.competitions.sniffing import NUM_FOLDS, CompetitionDraft, sniff_competition
+from pipelines.competitions.tables import check_labels
 from pipelines.config.experiment_file import experiment_names, find_experiment, read_experiment, run_name
 from pipelines.config.workspace import Workspace
+from pipelines.engine.answer_check import check_labels_can_be_scored, check_sample
+from pipelines.engine.grades import record_grades, with_grades
 from pipelines.errors import PodiumError
 
 LINE_LENGTH = 120
@@ -74,8 +80,8 @@ def new_competition(
 ) -> tuple[Path, Path]:
     """Infer the contract of data/<slug>/ and write the competition's file and its baseline experiment.
 
-    Returns both paths. Raises `PodiumError`, with nothing written, where the data are missing or ambiguous, or where a
-    file exists and `force` is not given.
+    Returns both paths. Raises `PodiumError`, with nothing written, where the data are missing or ambiguous, where a
+    submission could not be written or scored, or where a file exists and `force` is not given.
     """
     console = console or Console()
     name = competition_name(slug)
@@ -92,6 +98,7 @@ def new_competition(
     competition_path = (competitions_dir or Path(pipelines.competitions.__path__[0])) / f"{name}.py"
     experiment_path = workspace.experiments / f"{experiment}.yaml"
     draft = sniff_competition(data_dir, slug, id_column=id_column, label=label, task=task, metric=metric)
+    _check_answers(draft, name, data_dir)
     texts = {competition_path: _competition_file(draft, name), experiment_path: _baseline_file(draft, name, experiment)}
     for path in texts:
         if path.exists() and not force:
@@ -140,6 +147,38 @@ def competition_name(slug: str) -> str:
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"kaggle_{name}"
 
 
+def _check_answers(draft: CompetitionDraft, name: str, data_dir: Path) -> None:
+    """Hold answers of a model that knows nothing against the sample and the labels, as every run does at its start."""
+    competition = Competition(
+        name=name,
+        title=_title(draft),
+        task=draft.task,
+        kaggle_slug=draft.kaggle_slug,
+        host="kaggle",
+        id_column=draft.id_column,
+        input_columns=draft.input_columns,
+        label_columns=draft.label_columns,
+        class_names=draft.class_names,
+        class_columns=draft.class_columns,
+        metric=draft.metric,
+        folds=FoldDefaults(draft.folds, num_folds=NUM_FOLDS),
+    )
+    check_sample(competition, competition.load_sample(data_dir))
+    truth = _labelled_rows(competition, KaggleFiles(data_dir))
+    check_labels_can_be_scored(with_grades(competition, record_grades(competition, truth)), truth)
+
+
+def _labelled_rows(competition: Competition, files: KaggleFiles) -> DataFrame:
+    """Ids and labels of the training rows in canonical columns; the inputs may be larger than memory."""
+    labels = {
+        frame_column: check_labels(
+            files.column("train", column), competition.task, competition.class_names, files.path("train")
+        )
+        for frame_column, column in zip(competition.frame_labels, competition.label_columns, strict=True)
+    }
+    return DataFrame({"id": files.column("train", competition.id_column), **labels})
+
+
 def _competition_file(draft: CompetitionDraft, name: str) -> str:
     title = _title(draft)
     fields = [
@@ -150,6 +189,8 @@ def _competition_file(draft: CompetitionDraft, name: str) -> str:
     ]
     if draft.class_names:
         fields.append(_field(draft, "class_names", draft.class_names))
+    if draft.class_columns:
+        fields.append(_field(draft, "class_columns", draft.class_columns))
     fields.append(_field(draft, "metric", _literal(draft.metric)))
     folds = f"FoldDefaults(name={_literal(draft.folds)}, num_folds={NUM_FOLDS})"
     fields.append("".join(_comment(hint) for hint in draft.hints) + _field(draft, "folds", folds))
