@@ -1,5 +1,6 @@
 """A run directory that others wrote, held to be one before anything in it is copied, followed or sent."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def read_foreign_run(source: Path, tracking: str) -> Record:
         for result in sorted(source.glob("*/result.json")):
             content = {"checkpoint": "none"} | _read_object(result)  # one without weights names none
             _check(result, content, "checkpoint", names.place)
+        _check_submissions(source / "submissions.jsonl")
         read_run(source / tracking, run_dir=source)
     except ValueError as error:
         raise PodiumError(str(error)) from None
@@ -41,6 +43,23 @@ def _check_record(path: Path, record: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: tracking: {tracking!r} is no object; needs one with backend, run_id and uri")
     if record.get("commit") is not None:
         _check(path, record, "commit", names.commit)
+
+
+def _check_submissions(path: Path) -> None:
+    """What was submitted elsewhere comes along; its words would go into the ledger with the next score."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # a torn line counts as not written
+        where = Path(f"{path}, line {number}")
+        if not isinstance(entry, dict):
+            raise ValueError(f"{where}: holds no JSON object")
+        for key in {"host", "competition"} & entry.keys():
+            _check(where, entry, key, names.name)
+        if "ref" in entry:
+            _check(where, {"ref": str(entry["ref"])}, "ref", names.name)
 
 
 def _check(path: Path, content: Mapping[str, Any], key: str, check: Callable[[object], object]) -> None:

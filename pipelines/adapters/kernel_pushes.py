@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipelines import names
 from pipelines.adapters.built_kernel import BuiltKernel
 from pipelines.adapters.kaggle_kernels import FAILED, FINISHED, KaggleKernels, LogLine
 from pipelines.config.workspace import Workspace
+from pipelines.errors import PodiumError
 
 Push = dict[str, Any]
 ENDED = (*FINISHED, *FAILED)
@@ -36,6 +38,10 @@ class PushLog:
     """The pushes of one kernel. A push is a version with what it holds; later lines add how it ended."""
 
     def __init__(self, workspace: Workspace, slug: str) -> None:
+        try:
+            names.slug(slug)
+        except ValueError as error:
+            raise PodiumError(f"kernel: {error}, as under kernels/") from None
         self.path = workspace.build / "pushes" / f"{slug}.jsonl"
         self._outputs = workspace.build / "outputs" / slug
 

@@ -94,7 +94,11 @@ class Ledger:
         return found[-1]
 
     def append(self, line: Mapping[str, object]) -> None:
-        """Write one line: whole, or not at all."""
+        """Write one line: whole, or not at all. Raises PodiumError for one that could not be read again."""
+        try:
+            check_record(line)
+        except ValueError as error:
+            raise PodiumError(f"{self.path}: {error}") from None
         text = without_secrets(json.dumps(cleaned(line), ensure_ascii=False))
         with self._locked() as file:
             content = file.read()

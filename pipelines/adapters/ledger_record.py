@@ -11,6 +11,11 @@ from pipelines import names
 from pipelines.errors import PodiumError
 
 Entry = tuple[str, Callable[[object], object], object]
+NEEDED_FILLED = (
+    "experiment", "competition", "data_sha256", "config_sha256", "files_sha256", "weights_sha256", "versions",
+    "machine",
+)  # fmt: skip
+NEEDED = (*NEEDED_FILLED, "commit", "diff", "source_sha256", "submission_sha256", "kernel")
 MODES = ("smoke", "overfit")
 
 
@@ -24,9 +29,18 @@ def check_record(line: Mapping[str, Any]) -> None:
             raise ValueError(f"{entry}: {error}") from None
 
 
+def check_whole(record: Mapping[str, Any]) -> None:
+    """Raise a PodiumError for a record without an entry that making the submission again needs."""
+    missing = [key for key in NEEDED if key not in record]
+    missing += [f"{key} (null)" for key in NEEDED_FILLED if key in record and record[key] is None]
+    if missing:
+        cure = "make the submission again from a version of podium that writes it, or submit the run once more"
+        raise PodiumError(f"{record['ref']}: the record has no {missing[0]}; {cure}")
+
+
 def training_words(record: Mapping[str, Any]) -> list[str]:
     """The recorded command from `train` on, without --root. Raises PodiumError for another command and an option."""
-    words = list(record["command"] or [])
+    words = list(record.get("command") or [])
     if "train" not in words:
         raise PodiumError(f"{record['ref']}: its run was not begun by `podium train` but by `{' '.join(words)}`")
     words = words[words.index("train") :]

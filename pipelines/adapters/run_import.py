@@ -119,7 +119,7 @@ def _compare(source: Path, run: RunDirectory) -> str:
 
 def _keep_here(run: RunDirectory) -> dict[str, Any]:
     """What a continued run keeps of its record: which MLflow run it is. A new one has none here, whatever it says."""
-    return {"tracking": run.read_record()["tracking"] if run.record.is_file() else NOT_TRACKED}
+    return {"tracking": run.read_record().get("tracking", NOT_TRACKED) if run.record.is_file() else NOT_TRACKED}
 
 
 def _copy(source: Path, run: RunDirectory, kept: Mapping[str, Any]) -> None:

@@ -99,7 +99,7 @@ class KernelFile:
 
     def _check_addresses(self) -> None:
         """What becomes a path, a part of an address or an argument of pip."""
-        for key, check in (("title", names.line), ("owner", names.owner), ("run", names.experiment)):
+        for key, check in WORDS.items():
             if getattr(self, key) is not None:
                 _named(key, check, getattr(self, key))
         for key, check in LISTS.items():
@@ -127,8 +127,10 @@ def _model(value: object) -> str:
     return names.source(value, "owner/model/framework/variation/version", "owner/model/framework/variation")
 
 
+Check = Callable[[object], object]
+WORDS: Mapping[str, Check] = {"title": names.line, "owner": names.owner, "run": names.experiment}
 # A form that Kaggle would not take, as an address without its version, is left to `podium kernel check`.
-LISTS: Mapping[str, Callable[[object], object]] = {
+LISTS: Mapping[str, Check] = {
     "wheels": names.requirement,
     "dataset_sources": _source,
     "competition_sources": names.slug,

@@ -6,23 +6,27 @@ from rich.console import Console
 
 from pipelines.adapters.ledger import Ledger, Record
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_modes import REAL
 from pipelines.tables import Column, format_score, print_table
 
 
 def list_submissions(workspace: Workspace, console: Console | None = None) -> None:
-    """One line a submission, oldest first."""
+    """One line a submission, oldest first; a column says which are of smoke runs, where any is."""
     records = Ledger(workspace.ledger).records()
-    print_table(
-        console or Console(),
-        [
-            Column("ref", [record["ref"] for record in records]),
-            Column("submitted (UTC)", [str(record["time"])[:16].replace("T", " ") for record in records]),
-            Column("experiment", [record["experiment"] for record in records]),
-            Column("run", [record["run"] for record in records]),
-            Column("commit", [_commit(record) for record in records]),
-            Column("public", [_score(record) for record in records], is_number=True),
-        ],
-    )
+    columns = [
+        Column("ref", [record["ref"] for record in records]),
+        Column("submitted (UTC)", [str(record["time"])[:16].replace("T", " ") for record in records]),
+        Column("experiment", [record["experiment"] for record in records]),
+        Column("run", [record["run"] for record in records]),
+    ]
+    modes = [str(record.get("mode") or REAL) for record in records]
+    if set(modes) - {REAL}:
+        columns.append(Column("mode", modes))
+    columns += [
+        Column("commit", [_commit(record) for record in records]),
+        Column("public", [_score(record) for record in records], is_number=True),
+    ]
+    print_table(console or Console(), columns)
 
 
 def show_submission(workspace: Workspace, ref: str) -> None:

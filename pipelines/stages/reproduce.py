@@ -20,10 +20,11 @@ from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.hidden_rerun import OWN
 from pipelines.adapters.kernel_rebuilding import rebuild_kernel
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
-from pipelines.adapters.ledger_record import training_words
+from pipelines.adapters.ledger_record import check_whole, training_words
 from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_modes import name_mode
 
 # Of the machine, what equal bits depend on.
 BITS = ("processor", "gpus", "torch_threads")
@@ -48,10 +49,12 @@ def reproduce(
     console = console or Console()
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
+    check_whole(record)
     source = record if retrain else source_of(record)
     if retrain:
         training_words(record)  # before anything is cloned
-    _say(console, f"{record['ref']}: {record['experiment']} {record['run']}, commit {str(source['commit'])[:12]}")
+    what = ", ".join(filter(None, (str(record["run"]), name_mode(str(record.get("mode"))))))
+    _say(console, f"{record['ref']}: {record['experiment']} {what}, commit {str(source['commit'])[:12]}")
     with _folder(into) as target:
         rebuild_source(workspace.root, ledger, record["ref"], source, target)
         work = _Work(workspace, ledger, record, source, target, probe(target, record["competition"]), console)

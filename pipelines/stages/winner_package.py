@@ -11,6 +11,7 @@ from components.atomic_files import atomic_folder
 from pipelines.adapters.checkout import probe
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record
+from pipelines.adapters.ledger_record import check_whole
 from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.adapters.winner_entry_points import ENTRY_POINTS, SETTINGS
 from pipelines.adapters.winner_texts import (
@@ -21,6 +22,7 @@ from pipelines.adapters.winner_texts import (
     render_summary,
 )
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_modes import warn_of_mode
 from pipelines.errors import PodiumError
 
 # Of the repository, what the entry points do not need.
@@ -44,6 +46,7 @@ def write_winner_package(
     """
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
+    check_whole(record)
     target = into or workspace.build / "winner-package" / record["ref"].replace(":", "-")
     if target.exists():
         raise PodiumError(f"{target}: is there already; remove it, or name another folder with --into")
@@ -60,9 +63,10 @@ def write_winner_package(
         if missing is not None:
             raise PodiumError(f"{record['ref']}: {missing}")
         _write_documents(folder, record, here["kaggle_slug"], here["title"])
-    (console or Console()).print(
-        f"{target}: read README.md, and answer MODEL_SUMMARY.md", highlight=False, soft_wrap=True
-    )
+    console = console or Console()
+    if warning := warn_of_mode(str(record.get("mode"))):
+        console.print(f"{record['ref']}: its run {record['run']} is {warning}", highlight=False, soft_wrap=True)
+    console.print(f"{target}: read README.md, and answer MODEL_SUMMARY.md", highlight=False, soft_wrap=True)
     return target
 
 

@@ -11,8 +11,10 @@ from tiny_competition import write_lines
 from pipelines.adapters.ledger import Ledger
 from pipelines.adapters.mlflow_view import SCORES_VIEW_TAG
 from pipelines.cli import main
+from pipelines.engine import prediction
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import list_runs
+from pipelines.errors import PodiumError
 
 SMALL = """\
 competition: bbc_pairs
@@ -148,6 +150,8 @@ def by_id(workspace, podium, refused, smoke, overfit):
     assert "ref 2, a smoke run; lb/public" in said
     record = Ledger(workspace.ledger).find("local:bbc_pairs:2")
     assert (record["mode"], record["description"]) == ("smoke", f"first {smoke} (a smoke run)")
+    modes = {line.split()[0]: line.split()[5] for line in podium("ledger").splitlines()[1:]}
+    assert modes == {"local:bbc_pairs:1": "real", "local:bbc_pairs:2": "smoke"}
     message = refused("submit", "--run", overfit)
     assert "is an overfit run: one batch learned by heart and scored on its own training rows" in message
     assert message.endswith("it cannot be submitted; make a real run with: make experiment EXP=first")
@@ -197,6 +201,15 @@ def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, p
         assert not workspace.ledger.exists()
         assert not (workspace.build / "kernels").exists()
 
+    # A kernel has neither folds.csv nor the status to go by.
+    packed = shutil.copytree(run.path, tmp_path / "packed", ignore=shutil.ignore_patterns("folds.csv"))
+    data = workspace.data_dir("bbc-pairs")
+    prediction.main(packed, data, tmp_path / "whole.csv")
+    assert (tmp_path / "whole.csv").read_bytes() == run.submission.read_bytes()
+    shutil.rmtree(packed / "fold1")
+    with pytest.raises(PodiumError, match="fold1 of 2 without a result"):
+        prediction.main(packed, data, tmp_path / "half.csv")
+    assert not (tmp_path / "half.csv").exists()
     result = run.path / "fold1" / "result.json"
     shutil.move(result, tmp_path / "result.json")
     all_refuse(f"{run.path}: fold1 of 2 without a result.json", "make experiment EXP=first")

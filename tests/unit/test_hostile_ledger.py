@@ -174,6 +174,15 @@ def test_a_later_line_is_held_as_the_first_one(workspace):
     refused(workspace, "line 2: files_sha256: '../x' does not stay in its folder")
 
 
+def test_a_line_that_could_not_be_read_again_is_not_written(workspace):
+    ledger = write_record(workspace)
+    with (
+        untouched(workspace.root),
+        pytest.raises(PodiumError, match=r"ledger.jsonl: data_sha256: 'a.nb.csv' is no name"),
+    ):
+        ledger.append(RECORD | {"data_sha256": {"a\nb.csv": SHA}})
+
+
 def test_records_of_other_versions_load(workspace):
     """What they lack is not missed, what they added is not judged."""
     older = {"event": "submitted", "ref": REF, "run": RUN, "experiment": "smoke/first_try"}
@@ -181,6 +190,21 @@ def test_records_of_other_versions_load(workspace):
     write_lines(workspace.ledger / "ledger.jsonl", json.dumps(older), json.dumps(newer))
     assert [record["ref"] for record in Ledger(workspace.ledger).records()] == [REF, "kaggle:7"]
     check_record(RECORD)
+
+
+@pytest.mark.parametrize("key", ["experiment", "commit", "files_sha256", "kernel", "machine", "submission_sha256"])
+def test_a_record_that_lacks_what_reproducing_needs(workspace, key):
+    write_lines(workspace.ledger / "ledger.jsonl", json.dumps({k: v for k, v in RECORD.items() if k != key}))
+    for action in (reproduce, write_winner_package):
+        with untouched(workspace.root), pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key}; "):
+            action(workspace, REF)
+
+
+@pytest.mark.parametrize("key", ["files_sha256", "weights_sha256", "config_sha256", "experiment", "versions"])
+def test_an_entry_that_is_null(workspace, key):
+    write_record(workspace, **{key: None})
+    with pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key} \(null\); "):
+        reproduce(workspace, REF)
 
 
 def test_the_words_of_a_training(workspace):

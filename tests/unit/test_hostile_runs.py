@@ -236,6 +236,20 @@ def test_a_checkpoint_elsewhere(attack, checkpoint):
 
 
 @pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"ref": "../../x"}, "ref: '../../x' is no name"),
+        ({"host": "../x"}, "host: '../x' is no name"),
+        ({"competition": "/etc"}, "competition: '/etc' is no name"),
+    ],
+)
+def test_a_submission_that_came_along_with_words_that_lead_elsewhere(attack, changes, match):
+    entry = {"host": "local", "competition": "tiny_task", "ref": 7, "time": "2026", "sha256": "a" * 64}
+    write_lines(attack.run / "submissions.jsonl", json.dumps(entry), json.dumps(entry | changes))
+    attack.refused(rf"submissions.jsonl, line 2: {match}")
+
+
+@pytest.mark.parametrize(
     ("content", "match"),
     [
         ('{"kernel": "../x", "version": 1}', "'../x' is no address on Kaggle; needs owner/slug"),

@@ -231,7 +231,9 @@ def test_the_owner_of_the_environment_and_of_a_file(tmp_path):
 # -- built kernels ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [("kernel", "check"), ("push",), ("pull",), ("status",), ("kernel", "rehearse")])
+@pytest.mark.parametrize(
+    "command", [("kernel", "check"), ("kernel", "rehearse"), ("push",), ("pull",), ("status",), ("submit", "--kernel")]
+)
 @pytest.mark.parametrize("name", ["../kernels/tiny-kernel", "../../../outside", "..", ".", "a/b"])
 def test_a_kernel_is_named_by_one_word(workspace, command, name, capsys):
     make_kernel(workspace)
