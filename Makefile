@@ -8,9 +8,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NPROC ?= 1
-# torchrun rather than accelerate launch, which starts several CPU processes only through MPI.
-PODIUM := $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) --no-python )$(BIN)/podium
+# torchrun rather than accelerate launch, which starts several CPU processes only through MPI. Without the -- it would
+# take podium's own options for abbreviations of its own: --run for --run-path.
+PODIUM := $(if $(filter-out 1,$(NPROC)),$(BIN)/torchrun --standalone --nproc-per-node=$(NPROC) --no-python -- )$(BIN)/podium
 export SMOKE OVERFIT
+# $(call is_on,AGAIN) is 1 where AGAIN is 1, true, yes or on, and nothing where it is 0, false, no, off or not set.
+lower = $(subst A,a,$(subst E,e,$(subst F,f,$(subst L,l,$(subst N,n,$(subst O,o,$(subst R,r,$(subst S,s,$(subst T,t,$(subst U,u,$(subst Y,y,$(1))))))))))))
+is_on = $(if $(filter-out 1 true yes on 0 false no off,$(call lower,$($(1))))$(word 2,$($(1))),$(error $(1)=$($(1)) is neither on nor off; write $(1)=1 (true, yes, on) or $(1)=0),$(filter 1 true yes on,$(call lower,$($(1)))))
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -34,11 +38,11 @@ find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
 predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=
 	@$(BIN)/podium predict $(EXP) $(if $(RUN),--run $(RUN))
 kernel: $(STAMP)  ## generate the Kaggle notebook of kernels/K and the datasets it reads; RUN= another run, RESUME=1
-	@$(BIN)/podium kernel build $(K) $(if $(RUN),--run $(RUN)) $(if $(RESUME),--resume)
+	@$(BIN)/podium kernel build $(K) $(if $(RUN),--run $(RUN)) $(if $(call is_on,RESUME),--resume)
 rehearse: kernel  ## build K and run it offline as Kaggle will: both mount layouts, hidden rerun; IMAGE=kaggle its versions
 	@$(BIN)/podium kernel rehearse $(K) $(if $(IMAGE),--image $(IMAGE))
 push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its output; AGAIN=1 pushes the same once more
-	@$(BIN)/podium push $(K) --wait $(if $(AGAIN),--again)
+	@$(BIN)/podium push $(K) --wait $(if $(call is_on,AGAIN),--again)
 submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K, to its leaderboard
 	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN)) $(if $(K),--kernel $(K))
 reproduce: $(STAMP)  ## make the submission REF=local:place_names:3 again from its record

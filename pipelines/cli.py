@@ -14,6 +14,7 @@ from pipelines.errors import PodiumError
 from pipelines.subcommands import Subparsers
 from pipelines.subcommands import add_command as _add
 from pipelines.subcommands import add_group as _add_group
+from pipelines.switches import is_on
 
 
 def _train(arguments: argparse.Namespace, workspace: Workspace) -> None:
@@ -43,7 +44,7 @@ def _is_main_process() -> bool:
 
 
 def _mode() -> str | None:
-    chosen = [name for name in ("smoke", "overfit") if os.environ.get(name.upper()) not in (None, "", "0")]
+    chosen = [name for name in ("smoke", "overfit") if is_on(name.upper(), os.environ)]
     if len(chosen) > 1:
         raise PodiumError("SMOKE and OVERFIT are both set; choose one")
     return chosen[0] if chosen else None

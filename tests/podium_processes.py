@@ -1,5 +1,7 @@
 """The command line in processes of its own, one of which kills itself, and what a run leaves behind."""
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,23 @@ def killed_podium(root, moment, *arguments, launcher=()):
     )
     assert result.returncode != 0
     return result
+
+
+def make_command(target, **variables):
+    """The words of the command that `make TARGET NAME=VALUE ...` starts, from this interpreter's environment.
+
+    Raises:
+        subprocess.CalledProcessError: Where make refuses; its `stderr` holds the line.
+    """
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    # What .venv/.installed depends on is left alone, for the tests may run in another environment
+    make = ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", target, *settings]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    shown = subprocess.run(make, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=True)
+    words = shlex.split(shown.stdout.splitlines()[-1])
+    return [str(PODIUM.with_name(Path(word).name)) if word.startswith(".venv/bin/") else word for word in words]
 
 
 def only_run(workspace):

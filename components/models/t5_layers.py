@@ -332,7 +332,9 @@ class T5Stack(nn.Module):
             sizes.relative_attention_max_distance,
             weight.device,
         )
-        bias = functional.embedding(table[:length, :length], weight).permute(2, 0, 1).unsqueeze(0)  # (1, H, L, L)
+        by_head = functional.embedding(table[:length, :length], weight).permute(2, 0, 1)  # (H, L, L)
+        # CUDA's fused attention takes no bias whose keys do not lie side by side
+        bias = by_head.contiguous().unsqueeze(0)  # (1, H, L, L)
         if not self.is_decoder:
             return bias
         future = torch.ones(length, length, dtype=torch.bool, device=weight.device).triu_(1)

@@ -32,7 +32,8 @@ ALL = [True, True, True]
 class ChannelNorm:
     """BatchNorm or GroupNorm of images, for steps that repeat it from the statistics in place of keeping its result.
 
-    In training BatchNorm's running statistics move once, in `apply`, as its own forward would move them.
+    In training BatchNorm's running statistics move once, in `apply`, as its own forward would move them. GroupNorm gets
+    all its arguments in the type of the images, since CUDA's kernels take no others.
     """
 
     def __init__(self, module: nn.BatchNorm2d | nn.GroupNorm) -> None:
@@ -57,8 +58,7 @@ class ChannelNorm:
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The normed x and two tensors of statistics, from which `repeat` and `backward` work."""
         if self.groups:
-            out, mean, rstd = torch.native_group_norm(x, weight, bias, *self._group_sizes(x), self.groups, self.eps)
-            return out, mean, rstd
+            return self._group_norm(x, weight, bias)
         out, mean, rstd = torch.native_batch_norm(
             x, weight, bias, *self.running, self.uses_batch, self.momentum, self.eps
         )
@@ -72,7 +72,7 @@ class ChannelNorm:
     def repeat(self, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
         """The normed x again."""
         if self.groups:
-            return torch.native_group_norm(x, weight, bias, *self._group_sizes(x), self.groups, self.eps)[0]
+            return self._group_norm(x, weight, bias)[0]
         scale = weight.to(mean.dtype) * rstd
         shift = bias.to(mean.dtype) - mean * scale
         rows = x.permute(0, 2, 3, 1)  # (B, H, W, C)
@@ -84,16 +84,35 @@ class ChannelNorm:
         """Gradients of x, weight and bias."""
         aten = torch.ops.aten
         if self.groups:
-            sizes = self._group_sizes(x)
-            return aten.native_group_norm_backward(grad, x, mean, rstd, weight, *sizes, self.groups, ALL)  # type: ignore[no-any-return]
+            return self._group_norm_backward(grad, x, weight, mean, rstd)
         if self.uses_batch:
             return aten.native_batch_norm_backward(grad, x, weight, None, None, mean, rstd, True, self.eps, ALL)  # type: ignore[no-any-return]
         variance = rstd.reciprocal().square_().sub_(self.eps)
-        return aten.native_batch_norm_backward(grad, x, weight, mean, variance, None, None, False, self.eps, ALL)  # type: ignore[no-any-return]
+        # CUDA wants the saved statistics in evaluation mode too
+        return aten.native_batch_norm_backward(grad, x, weight, mean, variance, mean, rstd, False, self.eps, ALL)  # type: ignore[no-any-return]
+
+    def _group_norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = _laid_out_for_group_norm(x)
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        return torch.native_group_norm(x, weight, bias, *self._group_sizes(x), self.groups, self.eps)
+
+    def _group_norm_backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        grad, x = _laid_out_for_group_norm(grad), _laid_out_for_group_norm(x)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.native_group_norm_backward(
+            *(grad, x, mean, rstd, weight.to(x.dtype), *self._group_sizes(x), self.groups, ALL)
+        )
+        return grad_x, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
 
     @staticmethod
     def _group_sizes(x: Tensor) -> tuple[int, int, int]:
         return x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+
+
+def _laid_out_for_group_norm(image: Tensor) -> Tensor:
+    """Channels last stay so on a CPU alone: other devices' kernels, in torch before 2.14, demand (B, C, H, W)."""
+    return image if image.device.type == "cpu" else image.contiguous()
 
 
 def is_supported(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d | nn.GroupNorm]:

@@ -99,7 +99,7 @@ class Adafactor(torch.optim.Optimizer):
         self._last_rates: list[tuple[int, int, Rate]] = []
         defaults = {
             "lr": lr,
-            "eps": eps,
+            "eps": tuple(eps),
             "clip_threshold": clip_threshold,
             "decay_rate": decay_rate,
             "beta1": beta1,
@@ -164,6 +164,7 @@ class Adafactor(torch.optim.Optimizer):
             hook.remove()
         for group, own in zip(self.param_groups, options, strict=True):
             group.update({name: value for name, value in own.items() if name not in group})
+            group["eps"] = tuple(group["eps"])  # a list where the dictionary came through JSON
         saved_ids = [saved_id for group in received["param_groups"] for saved_id in group["params"]]
         members = [(param, group) for group in self.param_groups for param in group["params"]]
         for index, (saved_id, (param, group)) in enumerate(zip(saved_ids, members, strict=True)):
@@ -206,7 +207,7 @@ class Adafactor(torch.optim.Optimizer):
             shape,
             rho=_relative_rate(step, group["warmup_init"]) if group["relative_step"] else group["lr"],
             is_scaled=group["scale_parameter"],
-            eps=group["eps"],
+            eps=tuple(group["eps"]),
             weight=step ** group["decay_rate"],
             clip_threshold=group["clip_threshold"],
             beta1=group["beta1"],

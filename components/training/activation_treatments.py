@@ -136,16 +136,49 @@ def _save_matmuls(context: object, operation: OpOverload, *args: object, **kwarg
 
 
 class _Offloaded:
-    """A saved tensor in the host's memory, page-locked so that both copies run beside the host."""
+    """A saved tensor in the host's memory, page-locked so that both copies run beside the host.
+
+    It comes back with the strides it had: attention chooses its kernel by them, and a layer that runs again has to save
+    what it saved at first.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
-        self.device = tensor.device
+        self.device, self.shape, self.strides = tensor.device, tensor.shape, tensor.stride()
         pinned = tensor.device.type == "cuda"
-        self.host = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=pinned)
-        self.host.copy_(tensor, non_blocking=pinned)
+        # An expanded dimension lies in memory once
+        sizes = [size if stride or not size else 1 for size, stride in zip(self.shape, self.strides, strict=True)]
+        self.once = torch.Size(sizes)
+        self.has_gaps = _has_gaps(self.once, self.strides)
+        source = tensor.as_strided(self.once, self.strides) if self.has_gaps else self.memory_of(tensor)
+        copy = torch.empty_like(source, device="cpu", pin_memory=pinned).copy_(source, non_blocking=pinned)
+        self.host = copy if self.has_gaps else copy.as_strided(self.shape, self.strides)
+
+    def memory_of(self, tensor: Tensor) -> Tensor:
+        """All from the first element to the last, flat."""
+        return tensor.as_strided((_extent(self.once, self.strides),), (1,))
 
     def fetch(self) -> Tensor:
-        return self.host.to(self.device, non_blocking=True)
+        if self.has_gaps:  # what lies between the elements stayed behind
+            memory = torch.empty_strided(self.once, self.strides, dtype=self.host.dtype, device=self.device)
+            memory.copy_(self.host, non_blocking=True)
+        else:
+            memory = self.memory_of(self.host).to(self.device, non_blocking=True)
+        return memory.as_strided(self.shape, self.strides)
+
+
+def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements in memory from the first to the last."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if all(shape) else 0
+
+
+def _has_gaps(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether memory between the elements is no element's; not asked of elements that may share memory."""
+    extent = 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and stride < extent:
+            return False
+        extent += (size - 1) * stride
+    return all(shape) and extent > torch.Size(shape).numel()
 
 
 class _Offloading:

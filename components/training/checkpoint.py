@@ -53,12 +53,20 @@ def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> dict[str, An
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, rest: Mapping[str, Any]) -> None:
-    """The inverse of `save_optimizer`, to the last bit."""
+    """The inverse of `save_optimizer`, to the last bit and to the type of every option.
+
+    JSON has lists alone, so that an option becomes a tuple again where `optimizer` was built with one.
+    """
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in rest["scalars"].items()}
     for name, tensor in load_file(str(path)).items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+    groups = [_typed_like(optimizer.defaults, saved) for saved in rest["param_groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _typed_like(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(own.get(name), tuple) else value for name, value in saved.items()}
 
 
 def step_folder(parent: Path, step: int) -> Path:

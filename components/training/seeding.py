@@ -15,7 +15,10 @@ def seed_everything(seed: int) -> None:
 
 
 def collect_random_states() -> dict[str, Tensor]:
-    """Every generator's state as tensors, so that safetensors can hold them; no pickle is needed."""
+    """Every generator's state as tensors, so that safetensors can hold them; no pickle is needed.
+
+    Those of GPUs are among them where this process uses CUDA.
+    """
     version, words, gauss = random.getstate()
     assert version == 3
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -28,7 +31,8 @@ def collect_random_states() -> dict[str, Tensor]:
         "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
         "torch_cpu": torch.get_rng_state(),
     }
-    for index in range(torch.cuda.device_count()):
+    # Asking would initialise CUDA for a training on the CPU, whose memory is then measured on the wrong device
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):  # type: ignore[no-untyped-call]
         states[f"torch_cuda_{index}"] = torch.cuda.get_rng_state(index)
     return states
 

@@ -25,7 +25,7 @@ def rebuild_source(repository: Path, ledger: Ledger, ref: str, source: Record, t
     Raises PodiumError for a commit or changes that are not to be had.
     """
     if not source["commit"]:
-        raise PodiumError(f"{ref}: no commit is on record: its run was not made in a git checkout")
+        raise PodiumError(f"{ref}: no commit is on record: its run was not made in a checkout that git could read")
     patch = None
     if source["diff"]:
         patch = ledger.kept(source["diff"]["sha256"])

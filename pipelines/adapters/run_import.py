@@ -18,7 +18,7 @@ from pipelines.adapters.source_search import find_source
 from pipelines.adapters.tracker import tracking_record
 from pipelines.adapters.tracking import open_tracker
 from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_directory import RunDirectory, dirty_tag
 from pipelines.engine.run_modes import read_mode
 from pipelines.errors import PodiumError
 
@@ -160,8 +160,7 @@ def _replay(workspace: Workspace, run: RunDirectory, origin: Origin | None) -> N
     )
     run.update_record(tracking=tracking_record(tracker))
     import_jsonl_run(tracking, tracker)
-    tags = {"commit": record.get("commit") or "none", "dirty": str(bool(record.get("dirty"))).lower()}
-    tags["mode"] = read_mode(record)
+    tags = {"commit": record.get("commit") or "none", "dirty": dirty_tag(record), "mode": read_mode(record)}
     if origin is not None:
         tags |= {"kernel": origin.kernel, "kernel.version": str(origin.version)}
     tracker.log_tags(tags)

@@ -24,7 +24,7 @@ class KnownSource:
 def find_source(repository: Path, sha256: str) -> KnownSource | None:
     """The state of the running checkout if it has this digest, else the newest such commit that HEAD descends from."""
     state = read_source_state()
-    if state.sha256 == sha256 and state.commit is not None:
+    if state.sha256 == sha256 and state.commit is not None and state.problem is None:
         return KnownSource(state.commit, state.diff)
     # A commit that leaves the packages alone has the source of the one before.
     log = _git(repository, "log", f"--max-count={MAX_COMMITS}", "--format=%H", "--", *_PACKAGES)

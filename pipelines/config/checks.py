@@ -27,6 +27,13 @@ def at_least(section: object, minimum: float, *fields: str) -> None:
             raise ValueError(f"{field}: {value!r} is too small; needs {minimum} or more")
 
 
+def at_most(section: object, maximum: float, *fields: str) -> None:
+    """Each of the fields is null or a number <= maximum."""
+    for field, value in _numbers(section, fields):
+        if not value <= maximum:
+            raise ValueError(f"{field}: {value!r} is too large; needs {maximum} or less")
+
+
 def above(section: object, bound: float, *fields: str) -> None:
     """Each of the fields is null or a finite number > bound."""
     for field, value in _numbers(section, fields):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipelines.config.checks import did_you_mean
+from pipelines.config.plain_words import keep_as_written
 from pipelines.config.schema import Values
 from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError
@@ -81,7 +82,7 @@ def read_values(path: Path, label: str) -> Values:
     except OSError as error:
         raise ConfigError(f"{label}: {error.strerror or error}") from error
     try:
-        parsed = OmegaConf.load(io.StringIO(text))
+        parsed = OmegaConf.load(io.StringIO(keep_as_written(text)))
         if not isinstance(parsed, DictConfig):
             raise ConfigError(f"{label}: holds a list; needs keys such as name: and model:")
         values = _plain(parsed, label)
@@ -100,6 +101,7 @@ def parse_overrides(overrides: Sequence[str], label: str) -> Values:
     Raises:
         ConfigError: Without `=`, without a key or a value, or with a value that is not YAML.
     """
+    written = []
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -109,13 +111,14 @@ def parse_overrides(overrides: Sequence[str], label: str) -> Values:
         if not all(part.isidentifier() for part in key.split(".")) or key.count(".") > 1:
             raise ConfigError(f"{label} {override}: {key!r} is not a key; write section.field=value or seed=1")
         try:
-            OmegaConf.from_dotlist([override])
+            written.append(f"{key}={keep_as_written(value)}")
+            OmegaConf.from_dotlist(written[-1:])
         except RecursionError:
             raise ConfigError(f"{label} {override[:60]}…: {TOO_DEEP}") from None
         except (yaml.YAMLError, OmegaConfBaseException, *_MISFITS) as error:
             raise ConfigError(f"{label} {override}: {_syntax_problem(error)}") from error
     _refuse_whole_sections(overrides, label)
-    return _plain(OmegaConf.from_dotlist(list(overrides)), label)
+    return _plain(OmegaConf.from_dotlist(written), label)
 
 
 def _refuse_whole_sections(overrides: Sequence[str], label: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.training.activation_plans import EmbeddingsPlan, parse_plan
-from pipelines.config.checks import at_least
+from pipelines.config.checks import at_least, at_most
 from pipelines.config.sections.data import Articles, Images, Pixels, Segments, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
 from pipelines.config.sections.model import (
@@ -29,6 +29,9 @@ from pipelines.config.sections.tracking import JsonLines, MLflow, NoTracking
 from pipelines.config.sections.training import Loop
 
 Values = dict[str, Any]
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy's draws of rows and scikit-learn take no larger one."""
 
 SECTIONS: dict[str, dict[str, type[Section]]] = {
     "model": {
@@ -100,7 +103,7 @@ class Experiment:
     competition: str
     """Whose data, metric and folds: a file's stem in pipelines/competitions."""
     seed: int = 0
-    """Seed of weights, order and dropout; the folds have their own."""
+    """Seed of weights, order and dropout, below 2^32; the folds have their own."""
     fold: str = "each"
     """each: every fold in turn; 0, 1, ...: that fold; all: train on every row and validate on none."""
     model: (
@@ -133,6 +136,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "seed")
+        at_most(self, LARGEST_SEED, "seed")
         _check_fold(self)
         _check_data(self)
         _check_trimming(self)

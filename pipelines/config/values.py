@@ -5,6 +5,7 @@ import typing
 from dataclasses import fields
 
 from pipelines.config.checks import shown
+from pipelines.config.plain_words import plain_spelling
 
 Scalar = str | int | float | bool | None
 
@@ -37,7 +38,7 @@ def checked_value(value: object, annotation: object) -> Scalar:
     if value is None and is_optional:
         return None
     if kind is str and isinstance(value, bool):
-        # YAML 1.1 reads a bare no as false
+        # As in mixed_precision: false
         return "yes" if value else "no"
     if kind is str and isinstance(value, str | int):
         return str(value)
@@ -46,7 +47,7 @@ def checked_value(value: object, annotation: object) -> Scalar:
     if kind in (int, bool) and type(value) is kind:
         return typing.cast(Scalar, value)
     wanted = NEEDS[kind] + (" or null" if is_optional else "")
-    raise ValueError(f"{shown(value)} is {_kind_of(value)}; needs {wanted}{_cure(value, is_optional)}")
+    raise ValueError(f"{shown(value)} is {_kind_of(value)}; needs {wanted}{_cure(value, kind, is_optional)}")
 
 
 def _kind_of(value: object) -> str:
@@ -58,9 +59,11 @@ def _kind_of(value: object) -> str:
     return kinds.get(type(value), f"of the kind {type(value).__name__}")
 
 
-def _cure(value: object, is_optional: bool) -> str:
+def _cure(value: object, kind: type, is_optional: bool) -> str:
     if is_optional and value in ("None", "none", "NULL"):
         return ", written null"
     if isinstance(value, float) and value.is_integer():
         return f", {int(value)}"
+    if isinstance(value, str) and (spelling := plain_spelling(value, kind)):
+        return f", {spelling}"
     return ""

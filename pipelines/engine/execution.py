@@ -24,6 +24,7 @@ from pipelines.engine.learners import create_learner
 from pipelines.engine.run_directory import (
     RunDirectory,
     create_run_directory,
+    dirty_tag,
     hash_data,
     peak_memory_bytes,
     start_record,
@@ -109,7 +110,7 @@ def describe_run(
             "stage": "train",
             "mode": read_mode(record),
             "commit": record["commit"] or "none",
-            "dirty": str(record["dirty"]).lower(),
+            "dirty": dirty_tag(record),
             "folds_sha256": record["folds_sha256"],
         }
     )

@@ -184,6 +184,7 @@ def start_record(
         "commit": source.commit,
         "branch": source.branch,
         "dirty": source.is_dirty,
+        **({"git_problem": source.problem} if source.problem else {}),
         "source_sha256": source.sha256,
         "versions": list_versions(),
         "machine": describe_machine(),
@@ -191,6 +192,11 @@ def start_record(
     }
     write_json(run.record, record)
     run.write_diff(source.diff)
+
+
+def dirty_tag(record: Mapping[str, Any]) -> str:
+    """What trackers are told of uncommitted changes: true, false or unknown."""
+    return {True: "true", False: "false"}.get(record.get("dirty"), "unknown")  # type: ignore[arg-type]
 
 
 def hash_data(data_dir: Path) -> dict[str, str]:

@@ -310,7 +310,10 @@ def _facts(subject: Subject) -> dict[str, str]:
         scores = subject.run.read_metrics()
         names = [f"cv/{metric}" for metric in (competition.metric, *competition.extra_metrics)]
         facts |= {name: format_score(scores[name]) for name in names if name in scores}
-        facts["commit"] = f"`{(record.get('commit') or 'none')[:12]}`{' and changes' if record.get('dirty') else ''}"
+        changes = " and changes" if record.get("dirty") else ""
+        if record.get("commit") and record.get("dirty") is None:
+            changes = ", changes unknown"
+        facts["commit"] = f"`{(record.get('commit') or 'none')[:12]}`{changes}"
         if record.get("source_sha256") != subject.source_sha256:
             facts["trained with source"] = f"`{str(record.get('source_sha256'))[:16]}…`, sha256"
     return facts | {"source": f"`{subject.source_sha256[:16]}…`, sha256"}

@@ -104,11 +104,17 @@ def _carry_out(
         is_overfit=mode == "overfit",
     )
     screen.say(f"run {run.path}")
+    _say_source(run, screen)
     _say_vocabulary(run, screen)
     metrics = carry_out(context)
     if context.is_main:
         _close(workspace, context, metrics, mode)
     return run
+
+
+def _say_source(run: RunDirectory, screen: Screen) -> None:
+    if problem := run.read_record().get("git_problem"):
+        screen.say(f"commit and changes of this checkout are not on record, for git says: {problem}")
 
 
 def _say_vocabulary(run: RunDirectory, screen: Screen) -> None:

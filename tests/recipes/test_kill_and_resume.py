@@ -1,10 +1,11 @@
 """A run killed with SIGKILL at any moment, then resumed, ends in the bytes of one that was left alone."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from podium_processes import killed_podium, only_run, podium, products
+from podium_processes import killed_podium, make_command, only_run, podium, products
 
 from components.training.history import read_history
 
@@ -89,7 +90,16 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
     refused = podium(workspace.root, "resume", "smoke/mt5_adafactor", check=False)
     assert refused.returncode == 2
     assert "use NPROC=2" in refused.stderr
-    podium(workspace.root, "resume", "smoke/mt5_adafactor", launcher=TORCHRUN)
+    # As a user resumes it: podium's --run must reach podium through torchrun
+    resumed = subprocess.run(
+        make_command("resume", RUN=only_run(workspace).name, NPROC="2"),
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
     losses = [
         [entry["train/loss"] for entry in read_history(only_run(w) / "fold0/history.jsonl") if "train/loss" in entry]
         for w in (one, workspace)

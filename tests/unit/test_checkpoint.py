@@ -130,6 +130,19 @@ def test_random_states_go_on_exactly(tmp_path):
     assert (random.gauss(0, 1), random.random(), np.random.standard_normal(), torch.randn(3).tolist()) == expected
 
 
+def test_a_training_on_the_cpu_leaves_the_gpu_of_its_machine_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: asked.append(index) or torch.zeros(16))
+    assert not torch.cuda.is_initialized()
+    states = collect_random_states()
+    assert (asked, [name for name in states if "cuda" in name]) == ([], [])
+    restore_random_states(states)
+    assert not torch.cuda.is_initialized()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert "torch_cuda_0" in collect_random_states()
+
+
 def test_a_history_rewinds_to_its_resume_point(tmp_path):
     path = tmp_path / "history.jsonl"
     history = History(path, is_writer=True)
