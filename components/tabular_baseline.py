@@ -5,7 +5,8 @@ gradient boosting reads a table without free text, a linear model over n-grams r
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
@@ -20,6 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from components.tabular_features import (
+    ColumnKinds,
     build_boosting_features,
     build_linear_features,
     build_neighbour_features,
@@ -32,6 +34,7 @@ TASKS = ("binary", "multiclass", "multilabel", "regression", "text_to_text")
 ESTIMATORS = ("auto", "linear", "boosting")
 SETTINGS = ("task", "num_classes", "estimator", "max_features", "char_ngrams", "strength", "seed")
 NEIGHBOUR_BLOCK = 512  # rows compared at a time: 512 x 100,000 similarities are 400 MB
+NEVER_STOPS = 10_000  # rows up to which scikit-learn's early_stopping="auto" grows every tree
 
 Matrix: TypeAlias = NDArray[np.float64] | csr_matrix
 Predictions: TypeAlias = NDArray[np.float64] | list[str]
@@ -45,21 +48,21 @@ class _Estimator(Protocol):
     def predict(self, features: Matrix) -> Predictions: ...
 
 
-class _BuildClassifier(Protocol):
-    def __call__(self) -> Any: ...  # noqa: ANN401  (a scikit-learn classifier)
+class _FitClassifier(Protocol):
+    def __call__(self, features: Matrix, targets: NDArray[Any]) -> Any: ...  # noqa: ANN401  (scikit-learn's)
 
 
 class _Classifier:
     """Class probabilities over all classes; a class that was never seen in training gets probability 0."""
 
-    def __init__(self, build_model: _BuildClassifier, num_classes: int) -> None:
-        self.build_model = build_model
+    def __init__(self, fit_model: _FitClassifier, num_classes: int) -> None:
+        self.fit_model = fit_model
         self.num_classes = num_classes
 
     def fit(self, features: Matrix, targets: NDArray[Any]) -> None:
         self.seen = np.unique(targets)
         # One class alone is nothing to fit: scikit-learn refuses it, and its probability is 1.
-        self.model = self.build_model().fit(features, targets) if len(self.seen) > 1 else None
+        self.model = self.fit_model(features, targets) if len(self.seen) > 1 else None
 
     def predict(self, features: Matrix) -> NDArray[np.float64]:
         probabilities = np.zeros((features.shape[0], self.num_classes))  # (N, C)
@@ -68,8 +71,8 @@ class _Classifier:
 
 
 class _BinaryClassifier(_Classifier):
-    def __init__(self, build_model: _BuildClassifier) -> None:
-        super().__init__(build_model, num_classes=2)
+    def __init__(self, fit_model: _FitClassifier) -> None:
+        super().__init__(fit_model, num_classes=2)
 
     def predict(self, features: Matrix) -> NDArray[np.float64]:
         return super().predict(features)[:, 1]  # (N,)
@@ -78,11 +81,11 @@ class _BinaryClassifier(_Classifier):
 class _OneVersusRest:
     """One independent classifier per label."""
 
-    def __init__(self, build_model: _BuildClassifier) -> None:
-        self.build_model = build_model
+    def __init__(self, fit_model: _FitClassifier) -> None:
+        self.fit_model = fit_model
 
     def fit(self, features: Matrix, targets: NDArray[Any]) -> None:
-        self.models = [_BinaryClassifier(self.build_model) for _ in range(targets.shape[1])]
+        self.models = [_BinaryClassifier(self.fit_model) for _ in range(targets.shape[1])]
         for index, model in enumerate(self.models):
             model.fit(features, targets[:, index])
 
@@ -103,6 +106,28 @@ class _NearestNeighbour:
             similarities = (csr_matrix(features[start : start + NEIGHBOUR_BLOCK]) @ self.known.T).toarray()  # (n, N)
             nearest.extend(similarities.argmax(axis=1))
         return [str(self.targets[index]) for index in nearest]
+
+
+def _fit_logistic(features: Matrix, targets: NDArray[Any], *, strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=1000).fit(features, targets)
+
+
+def _fit_boosting(
+    features: Matrix, targets: NDArray[Any], *, settings: Mapping[str, Any]
+) -> HistGradientBoostingClassifier:
+    """In a large table boosting holds some rows back, each class in its share, to see when to stop.
+
+    A class of one row cannot be shared out. It stands there twice then, each time with half the weight: the loss is the
+    same, and so is when to stop. Without stopping, such a class makes the trees diverge.
+    """
+    model = HistGradientBoostingClassifier(**settings)
+    classes, counts = np.unique(targets, return_counts=True)
+    lone = np.flatnonzero(np.isin(targets, classes[counts == 1]))
+    if len(targets) <= NEVER_STOPS or not len(lone):
+        return model.fit(features, targets)
+    rows = np.append(np.arange(len(targets)), lone)
+    weights = np.where(np.isin(rows, lone), 0.5, 1.0)
+    return model.fit(features[rows], targets[rows], sample_weight=weights)
 
 
 class TabularBaseline:
@@ -139,22 +164,24 @@ class TabularBaseline:
         self.strength = strength
         self.seed = seed
 
-    def fit(self, frame: pd.DataFrame, targets: ArrayLike | Sequence[str]) -> Self:
+    def fit(self, frame: pd.DataFrame, targets: ArrayLike | Sequence[str], *, whole: ColumnKinds | None = None) -> Self:
         """Learns the columns of `frame` (input columns only) and returns itself.
 
         `targets`: class indices (N,) for binary and multiclass, 0/1 (N, K) for multilabel, values (N,) for
-        regression, strings for text_to_text.
+        regression, strings for text_to_text. `whole` are the kinds of the table that `frame` is a part of, see
+        `column_kinds`. A column without a value in these rows is ignored.
         """
         if frame.columns.empty or frame.empty:
             raise ValueError(f"the training table has {len(frame)} rows and {len(frame.columns)} input columns")
         self._targets = self._checked_targets(targets, len(frame))
-        self.kinds = column_kinds(frame, may_be_category=self.task != "text_to_text")
+        self.kinds = column_kinds(frame, may_be_category=self.task != "text_to_text", whole=whole)
         self._table = canonical_table(frame, self.kinds)
+        table = with_date_parts(self._table, self.kinds)
         # Sums over several threads depend on their number in the last bit; one thread makes the fit repeatable.
         with threadpool_limits(limits=1):
-            self._features = self._build_features()
+            self._features = self._build_features(table)
             self._head = self._build_head()
-            self._head.fit(self._features.fit_transform(with_date_parts(self._table, self.kinds)), self._targets)
+            self._head.fit(self._features.fit_transform(table), self._targets)
         return self
 
     def predict(self, frame: pd.DataFrame) -> Predictions:
@@ -185,7 +212,9 @@ class TabularBaseline:
         scikit-learn may give slightly different predictions.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {name: getattr(self, name) for name in SETTINGS}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS}
+        if column_kinds(self._table, may_be_category=self.task != "text_to_text") != self.kinds:
+            settings["kinds"] = asdict(self.kinds)  # known from more rows than these
         (folder / "baseline.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         self._table.to_parquet(folder / "inputs.parquet")
         columns = self._targets.reshape(len(self._targets), -1)  # (N,) or (N, K) -> (N, K)
@@ -212,26 +241,26 @@ class TabularBaseline:
             raise ValueError(f"target {strangers[0]} is not a class index; {self.task} expects 0 to {num_classes - 1}")
         return values.astype(np.int64)
 
-    def _build_features(self) -> ColumnTransformer:
+    def _build_features(self, table: pd.DataFrame) -> ColumnTransformer:
         if self.chosen_estimator == "nearest_neighbour":
             if not self.kinds.texts:
                 raise ValueError(f"text_to_text needs a text column, and {list(self._table.columns)} are none")
-            return build_neighbour_features(self.kinds)
+            return build_neighbour_features(table, self.kinds)
         if self.chosen_estimator == "boosting":
-            return build_boosting_features(self.kinds, seed=self.seed)
-        return build_linear_features(self.kinds, max_features=self.max_features, char_ngrams=self.char_ngrams)
+            return build_boosting_features(table, self.kinds, seed=self.seed)
+        return build_linear_features(table, self.kinds, max_features=self.max_features, char_ngrams=self.char_ngrams)
 
     def _build_head(self) -> _Estimator:
         if self.task == "text_to_text":
             return _NearestNeighbour()
         if self.chosen_estimator == "linear":
             regressor = partial(Ridge, alpha=1.0 / self.strength)
-            classifier = partial(LogisticRegression, C=self.strength, max_iter=1000)
+            classifier = partial(_fit_logistic, strength=self.strength)
         else:
             # The feature matrix begins with the categories.
             settings = {"random_state": self.seed, "categorical_features": list(range(len(self.kinds.categories)))}
             regressor = partial(HistGradientBoostingRegressor, **settings)
-            classifier = partial(HistGradientBoostingClassifier, **settings)
+            classifier = partial(_fit_boosting, settings=settings)
         heads: dict[str, _Estimator] = {
             "regression": regressor(),
             "multilabel": _OneVersusRest(classifier),
@@ -252,4 +281,6 @@ def load_tabular_baseline(folder: Path) -> TabularBaseline:
     settings = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
     targets = pd.read_parquet(folder / "targets.parquet").to_numpy()  # (N, K)
     single = targets[:, 0] if settings["task"] != "multilabel" else targets
-    return TabularBaseline(**settings).fit(pd.read_parquet(folder / "inputs.parquet"), single)
+    kinds = settings.pop("kinds", None)
+    whole = None if kinds is None else ColumnKinds(**{kind: tuple(names) for kind, names in kinds.items()})
+    return TabularBaseline(**settings).fit(pd.read_parquet(folder / "inputs.parquet"), single, whole=whole)

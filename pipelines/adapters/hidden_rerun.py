@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.competitions.competition import Competition
+from pipelines.competitions.csv_tables import open_table
 from pipelines.competitions.csv_text import to_csv_text
 from pipelines.competitions.embedded import MANIFEST
 from pipelines.competitions.tables import find_table
@@ -50,7 +51,7 @@ def _link_files(source: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return open_table(path).read()
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

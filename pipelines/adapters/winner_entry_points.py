@@ -47,19 +47,20 @@ from package import RECORD, ROOT, SLUG, folder, import_source, sha256
 
 def main():
     raw, clean = folder("RAW_DATA_DIR"), folder("CLEAN_DATA_DIR")
-    missing = [name for name in RECORD["data_sha256"] if not (raw / name).is_file()]
+    missing = [name for name in RECORD["data_sha256"] if not (raw / name).exists()]
     if missing and RECORD["host"] == "local":
         write_embedded(raw)
     elif missing:
         sys.exit(f"{raw / missing[0]}: missing; kaggle competitions download -c {SLUG}, unzip it into {raw}")
-    for name, digest in RECORD["data_sha256"].items():
+    files = {name: digest for name, digest in RECORD["data_sha256"].items() if not name.endswith("/")}
+    for name, digest in files.items():
         if sha256(raw / name) != digest:
             print(f"{raw / name}: not the file that the submission was made from (sha256 {digest})")
         shutil.copyfile(raw / name, clean / name)
     for path in raw.iterdir():
         if path.is_dir():  # images
             shutil.copytree(path, clean / path.name, dirs_exist_ok=True)
-    print(f"{clean}: {len(RECORD['data_sha256'])} files")
+    print(f"{clean}: {len(files)} files")
 
 
 def write_embedded(raw):

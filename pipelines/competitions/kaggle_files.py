@@ -1,10 +1,10 @@
 """The three CSV files of a Kaggle competition, whatever they are called, read as they stand: text, and no guessing."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from pipelines.competitions.csv_tables import CsvTable, line_of_row, open_table
 from pipelines.errors import PodiumError
 
 USUAL_NAMES = {
@@ -19,7 +19,7 @@ USUAL_NAMES = {
         "gender_submission",
     ),
 }
-SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".zip")  # of a single file; pandas opens all four
+SUFFIXES = (".csv", ".csv.gz", ".csv.zip", ".zip")  # of a single file; `open_table` opens all four
 
 
 def find_kaggle_file(data_dir: Path, role: str) -> Path:
@@ -38,31 +38,26 @@ class KaggleFiles:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self._paths = {role: find_kaggle_file(data_dir, role) for role in USUAL_NAMES}
-        self.columns = {role: _header(path) for role, path in self._paths.items()}
+        self._tables = {role: _open(find_kaggle_file(data_dir, role)) for role in USUAL_NAMES}
+        self.columns = {role: list(table.columns) for role, table in self._tables.items()}
         self._read: dict[tuple[str, str], pd.Series] = {}
 
     def path(self, role: str) -> Path:
-        return self._paths[role]
+        return self._tables[role].path
 
     def column(self, role: str, name: str) -> pd.Series:
         """The strings of a column, "" where nothing stands."""
         if (role, name) not in self._read:
-            self._read[role, name] = _read_csv(self._paths[role], usecols=[name])[name]
+            self._read[role, name] = self._tables[role].read([name])[name]
         return self._read[role, name]
 
+    def line(self, role: str, row: int) -> int:
+        """The line of the file in which a row begins, for messages; 0 is the first row under the header."""
+        return line_of_row(self.path(role), row)
 
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401  (pandas' own arguments)
-    try:
-        table: pd.DataFrame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
-    except (ValueError, OSError) as error:  # pandas' parser errors and a wrong encoding are ValueErrors
-        raise PodiumError(f"{path}: not a CSV file that can be read ({str(error).splitlines()[0]})") from error
+
+def _open(path: Path) -> CsvTable:
+    table = open_table(path)
+    if table.repeated:
+        raise PodiumError(f"{path}: column {table.repeated[0]!r} stands twice in the first line; rename one")
     return table
-
-
-def _header(path: Path) -> list[str]:
-    names = [str(name) for name in _read_csv(path, nrows=1, header=None).iloc[0]]
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise PodiumError(f"{path}: column {twice[0]!r} stands twice in the first line; rename one")
-    return [str(name) for name in _read_csv(path, nrows=1).columns]

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipelines.competitions.csv_tables import line_of_row, open_table
 from pipelines.competitions.kaggle_files import USUAL_NAMES, find_kaggle_file
 from pipelines.errors import PodiumError
 
-FIRST_LINE = 2  # of the rows: line 1 is the header
+FIRST_LINE = 2  # of the rows where no text holds a line break; `line_of_row` counts these as well
 
 
 def find_table(data_dir: Path, role: str, cure: str) -> Path:
@@ -29,18 +30,16 @@ def find_table(data_dir: Path, role: str, cure: str) -> Path:
 def load_table(path: Path, *, needed: Sequence[str], cure: str, may_be_empty: bool = False) -> pd.DataFrame:
     """All cells as text: "NA" is a place, "007" an id. Raises `PodiumError` for no CSV, no such column, no rows."""
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise PodiumError(f"{path}: the file is empty; get it again with: {cure}") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise PodiumError(
-            f"{path}: not a CSV file in UTF-8 ({str(error).strip()}); get it again with: {cure}"
-        ) from None
-    present = [str(column) for column in frame.columns]
+        table = open_table(path)
+        frame = table.read()
+    except PodiumError as error:
+        raise PodiumError(f"{error}; get it again with: {cure}") from error
     for column in needed:
-        if column not in present:
-            hint = did_you_mean(column, present)
-            raise PodiumError(f"{path}: no column {column}{hint} (there are {', '.join(present)})")
+        if column not in table.columns:
+            hint = did_you_mean(column, table.columns)
+            raise PodiumError(f"{path}: no column {column}{hint} (there are {', '.join(table.columns)})")
+        if column in table.repeated:
+            raise PodiumError(f"{path}: column {column} stands twice in the header; rename one")
     if frame.empty and not may_be_empty:
         raise PodiumError(f"{path}: no rows under the header; get it again with: {cure}")
     return frame
@@ -53,8 +52,9 @@ def check_ids(frame: pd.DataFrame, column: str, path: Path) -> None:
         second = int(twice.argmax())
         value = frame[column].iloc[second]
         first = int((frame[column] == value).to_numpy().argmax())
+        lines = f"{line_of_row(path, first)} and {line_of_row(path, second)}"
         raise PodiumError(
-            f"{path}: column {column}: {value} stands in lines {first + FIRST_LINE} and {second + FIRST_LINE} "
+            f"{path}: column {column}: {value} stands in lines {lines} "
             f"({int(twice.sum())} such rows); ids must be unique: remove one"
         )
 
@@ -87,7 +87,9 @@ def _refuse(bad: NDArray[np.bool_], cells: pd.Series, problem: str, path: Path) 
     if bad.any():
         row = int(bad.argmax())
         more = f" ({int(bad.sum())} such rows)" if bad.sum() > 1 else ""
-        raise PodiumError(f"{path}: column {cells.name}, line {row + FIRST_LINE}: {cells.iloc[row]!r} {problem}{more}")
+        raise PodiumError(
+            f"{path}: column {cells.name}, line {line_of_row(path, row)}: {cells.iloc[row]!r} {problem}{more}"
+        )
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

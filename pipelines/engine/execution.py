@@ -14,6 +14,7 @@ from components.atomic_files import atomic_file
 from components.training.loop import Interrupted
 from pipelines.adapters.tracker import Tracker, tracking_record
 from pipelines.competitions.competition import Competition
+from pipelines.competitions.data_digests import digest_of, find_table_name, hash_data
 from pipelines.config.load import flatten, resolve_yaml
 from pipelines.config.schema import Experiment
 from pipelines.engine import prediction
@@ -25,7 +26,6 @@ from pipelines.engine.run_directory import (
     RunDirectory,
     create_run_directory,
     dirty_tag,
-    hash_data,
     peak_memory_bytes,
     start_record,
 )
@@ -73,7 +73,7 @@ def start_run(
             source=read_source_state(),
             entries={
                 "mode": mode,
-                **describe_inputs(experiment, train_rows, folds, hash_data(data_dir)),
+                **describe_inputs(experiment, train_rows, folds, hash_data(data_dir, competition)),
                 **grades,
                 **prepared,
             },
@@ -83,13 +83,17 @@ def start_run(
 
 def check_data(record: Mapping[str, object], data_dir: Path, run: RunDirectory) -> None:
     """PodiumError naming the file that is not the one a run started with."""
-    recorded, digests = record.get("data_sha256"), hash_data(data_dir)
+    recorded = record.get("data_sha256")
     assert isinstance(recorded, Mapping)
+    cure = f"or start a new run with make experiment EXP={record['experiment']}"
     for name, digest in recorded.items():
-        if digests.get(name) != digest:
+        if digest_of(data_dir, name) != digest:
+            what = "a file in it was changed, added or taken away" if name.endswith("/") else "changed"
+            raise PodiumError(f"{name}: {what} since {run.path.name} started; put the former file back, {cure}")
+        now = find_table_name(data_dir, name)
+        if now not in recorded:
             raise PodiumError(
-                f"{name}: changed since {run.path.name} started; put the former file back, or start a new run with "
-                f"make experiment EXP={record['experiment']}"
+                f"{now}: is read now, where {name} was when {run.path.name} started; take {now} away, {cure}"
             )
 
 
@@ -117,7 +121,7 @@ def describe_run(
     if run.diff.exists():
         tracker.log_text(run.diff.read_text(encoding="utf-8"), "git.diff")
     for name, digest in record["data_sha256"].items():
-        tracker.log_data(name, digest, data_dir / name)
+        tracker.log_data(name.rstrip("/"), digest, data_dir / name)  # MLflow takes no name that ends in "/"
 
 
 def carry_out(context: RunContext) -> dict[str, float]:
@@ -128,7 +132,8 @@ def carry_out(context: RunContext) -> dict[str, float]:
     context = replace(context, competition=with_grades(context.competition, context.run.read_record()))
     with context.stop_wish.listening(), _recorded(context):
         train_rows = context.competition.load_train(context.data_dir)
-        metrics = train_run(context, train_rows, read_folds(context.run.folds, train_rows))
+        sha256 = context.run.read_record().get("folds_sha256")
+        metrics = train_run(context, train_rows, read_folds(context.run.folds, train_rows, sha256=sha256))
         if context.is_main and not context.is_overfit:
             context.screen.say(f"predicting the test set of {context.competition.name}")
             prediction.main(context.run.path, context.data_dir, context.run.submission)

@@ -1,5 +1,6 @@
 """Classical models on a competition's images."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Pixels
 from pipelines.engine.learner import FitResult, FoldJob
 from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.scoring import encode_labels
 from pipelines.engine.table_learner import TableLearner
 from pipelines.errors import ConfigError, PodiumError
 
@@ -35,12 +37,22 @@ class PixelLearner(TableLearner):
         assert isinstance(experiment.data, Pixels)
         self.section, self.column = experiment.data, competition.frame_column(competition.images.column)
 
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+        """Nothing is shared between folds."""
+        return {}
+
     def fit(self, job: FoldJob) -> FitResult:
         """Fit on at most `max_train_rows` of the fold's rows, drawn with the experiment's seed."""
         most = self.section.max_train_rows
         if most is not None and len(job.train) > most:
             job = replace(job, train=job.train.sample(most, random_state=self.experiment.seed))
         return super().fit(job)
+
+    def _fit(self, baseline: Any, train: DataFrame) -> None:  # noqa: ANN401 - a baseline
+        baseline.fit(self._inputs(train), encode_labels(self.competition, train))
+
+    def _warn(self, baseline: Any, frame: DataFrame) -> None:  # noqa: ANN401 - a baseline
+        """Images that cannot be read are refused."""
 
     def _inputs(self, frame: DataFrame) -> Any:  # noqa: ANN401 - (N, C, S, S) uint8
         section = self.section

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from components.atomic_files import read_json, write_json
-from pipelines.competitions.embedded import file_digest
 from pipelines.credentials import without_secrets
 from pipelines.engine.source_state import SourceState
 from pipelines.errors import PodiumError
@@ -197,11 +196,6 @@ def start_record(
 def dirty_tag(record: Mapping[str, Any]) -> str:
     """What trackers are told of uncommitted changes: true, false or unknown."""
     return {True: "true", False: "false"}.get(record.get("dirty"), "unknown")  # type: ignore[arg-type]
-
-
-def hash_data(data_dir: Path) -> dict[str, str]:
-    """SHA-256 of each table, and each array of images, that a competition reads."""
-    return {path.name: file_digest(path) for kind in ("*.csv", "*.npy") for path in sorted(data_dir.glob(kind))}
 
 
 def peak_memory_bytes() -> int:

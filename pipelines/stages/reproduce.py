@@ -22,6 +22,7 @@ from pipelines.adapters.kernel_rebuilding import rebuild_kernel
 from pipelines.adapters.ledger import Difference, Ledger, Record, differences
 from pipelines.adapters.ledger_record import check_whole, training_words
 from pipelines.adapters.rebuilding import explain_source, gather_run, rebuild_source, source_of
+from pipelines.competitions.data_digests import digest_of
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_modes import name_mode
@@ -131,10 +132,9 @@ def _compare_inputs(work: _Work, data: Path) -> Difference | None:
         return Difference("source_sha256", source["source_sha256"], here["source_sha256"], explain_source(source))
     work.say("  source     equal" + (", with its uncommitted changes" if source["diff"] else ""))
     for name, digest in record["data_sha256"].items():
-        path = data / name
-        found = file_digest(path) if path.is_file() else None
+        found = digest_of(data, name)
         if found != digest:
-            return Difference(f"data_sha256.{name}", digest, found, str(path))
+            return Difference(f"data_sha256.{name}", digest, found, str(data / name))
     work.say(f"  data       {len(record['data_sha256'])} files equal in {data}")
     return None
 

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.competitions import bbc_headlines, bbc_news, bbc_pairs, cmudict_g2p, place_names
 from pipelines.competitions.competition import PreparationFolders, load_competition
+from pipelines.competitions.data_digests import hash_data
 from pipelines.competitions.embedded import (
     MANIFEST,
     file_digest,
@@ -20,7 +21,6 @@ from pipelines.competitions.embedded import (
     write_tables,
 )
 from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import hash_data
 from pipelines.engine.submission import check_frame, load_submission
 from pipelines.errors import PodiumError
 from pipelines.stages.data import list_competitions, prepare

@@ -13,8 +13,8 @@ from tiny_images import make_pixels
 
 from pipelines.competitions import debian_package, fashion_mnist, mnist_digits
 from pipelines.competitions.competition import ImagePlaces, PreparationFolders, load_competition
+from pipelines.competitions.data_digests import hash_data
 from pipelines.competitions.embedded import find_package, read_manifest, write_tables
-from pipelines.engine.run_directory import hash_data
 from pipelines.errors import PodiumError
 
 
