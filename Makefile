@@ -43,8 +43,8 @@ rehearse: kernel  ## build K and run it offline as Kaggle will: both mount layou
 	@$(BIN)/podium kernel rehearse $(K) $(if $(IMAGE),--image $(IMAGE))
 push: $(STAMP)  ## push the built kernel K to Kaggle, show its log, pull its output; AGAIN=1 pushes the same once more
 	@$(BIN)/podium push $(K) --wait $(if $(call is_on,AGAIN),--again)
-submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K, to its leaderboard
-	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN)) $(if $(K),--kernel $(K))
+submit: $(STAMP)  ## submit EXP's newest finished run, or RUN=, or the pushed kernel K; AGAIN=1 sends the same once more
+	@$(BIN)/podium submit $(EXP) $(if $(RUN),--run $(RUN)) $(if $(K),--kernel $(K)) $(if $(call is_on,AGAIN),--again)
 reproduce: $(STAMP)  ## make the submission REF=local:place_names:3 again from its record
 	@$(BIN)/podium reproduce $(REF)
 compare: $(STAMP)  ## the runs of a competition side by side: COMPETITION= or EXP=

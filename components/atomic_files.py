@@ -1,59 +1,110 @@
 """Files and folders that are either whole or absent, and JSON written so; needs no tensor library.
 
-Written under a temporary name, flushed to the disk and renamed, so that a process killed at any moment leaves the
-previous state readable.
+Written under a temporary name of its own, flushed to the disk and renamed, so that a process killed at any moment
+leaves the previous state readable, and several that write the same name at once do not meet. What a kill leaves under a
+temporary name is removed by the next one that writes the same file or folder.
 """
 
 import errno
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from components.file_locks import is_same_file, try_flock
+
 PARTIAL = ".partial"
+_TOKEN_BYTES = 8
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `folder`; it takes the name `folder` only if the block ends without an error."""
-    partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for path in partial.rglob("*"):
-            _flush(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        _flush(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, SafetensorError):
-            # The disk's refusal, which safetensors reports as an error of its own.
-            reason = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-            raise OSError(reason, os.strerror(reason), str(folder)) from error
-        raise
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _claimed(folder, is_folder=True) as partial:
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                _flush(path)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+            _flush(folder.parent)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, SafetensorError):
+                # The disk's refusal, which safetensors reports as an error of its own.
+                reason = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+                raise OSError(reason, os.strerror(reason), str(folder)) from error
+            raise
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, which replaces `path` only if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
+    with _claimed(path, is_folder=False) as partial:
+        try:
+            yield partial
+            _flush(partial)
+            partial.replace(path)
+            _flush(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _claimed(target: Path, *, is_folder: bool) -> Iterator[Path]:
+    """A new, empty sibling under a name that no other process or thread uses, locked as long as its writer lives."""
+    _remove_leftovers(target)
+    while True:
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}")
+        if is_folder:
+            partial.mkdir()
+            descriptor = os.open(partial, os.O_RDONLY)
+        else:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            # Without locks the name alone keeps writers apart, and a leftover stays.
+            with suppress(OSError):
+                try_flock(descriptor, wait=True)
+            # One that looks for leftovers may have come between the two calls and have removed it.
+            if is_same_file(descriptor, partial):
+                yield partial
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what writers of `target` left that a kill has ended: nobody holds its lock any more."""
+    ours = re.compile(re.escape(target.name) + rf"(\.[0-9a-f]{{{2 * _TOKEN_BYTES}}})?" + re.escape(PARTIAL))
+    names = [entry.name for entry in os.scandir(target.parent) if ours.fullmatch(entry.name)]
+    for leftover in (target.with_name(name) for name in names):
+        # It may be another's to remove, or gone by now.
+        with suppress(OSError):
+            _remove_unless_held(leftover)
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    descriptor = os.open(leftover, os.O_RDONLY)
     try:
-        yield partial
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        if not try_flock(descriptor, wait=False):
+            return
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: object) -> None:

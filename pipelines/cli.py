@@ -95,7 +95,8 @@ def _submit(arguments: argparse.Namespace, workspace: Workspace) -> None:
         "message": arguments.message,
     }
     if arguments.record is None:
-        submit(workspace, **choice, competition=arguments.competition, host=arguments.host, reveal=arguments.reveal)
+        where = {"competition": arguments.competition, "host": arguments.host}
+        submit(workspace, **choice, **where, reveal=arguments.reveal, again=arguments.again)
     elif arguments.ref is None:
         raise PodiumError("--record: which submission? --ref is its number on Kaggle's page of your submissions")
     else:
@@ -270,6 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
     submit.add_argument("--competition", help="refuse a run of any other competition")
     submit.add_argument("--host", help="local or kaggle; default: the competition's own")
     submit.add_argument("--message", help="the submission's description")
+    submit.add_argument("--again", action="store_true", help="send once more what was submitted there already")
     submit.add_argument("--reveal", action="store_true", help="show the local host's private scores")
 
     _add_record(commands)

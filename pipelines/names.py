@@ -12,6 +12,7 @@ from pathlib import Path
 
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 32
+MAX_SHOWN = 200
 # pip takes a requirement of such a name for a file of the current folder.
 ARCHIVES = (".whl", ".zip", ".tar", ".tgz", ".tbz", ".txz", ".tlz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.lzma")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -22,7 +23,9 @@ def name(value: object) -> str:
     """One word that names a file or a folder: it is not hidden, is no option, and leads nowhere else."""
     text = _text(value)
     if not text or text[0] in ".-" or "/" in text:
-        raise ValueError(f"{text!r} is no name; needs one word without / that begins with neither a dot nor a hyphen")
+        raise ValueError(
+            f"{shown(text)} is no name; needs one word without / that begins with neither a dot nor a hyphen"
+        )
     return _short_enough(text)
 
 
@@ -31,7 +34,7 @@ def place(value: object) -> str:
     text = _text(value)
     parts = text.split("/")
     if not text or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"{text!r} does not stay in its folder; needs a relative path without . and ..")
+        raise ValueError(f"{shown(text)} does not stay in its folder; needs a relative path without . and ..")
     for part in parts:
         _short_enough(part)
     return text
@@ -47,28 +50,28 @@ def experiment(value: object) -> str:
 def digest(value: object) -> str:
     """A sha256 as this project writes it."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise ValueError(f"{value!r} is no sha256; needs 64 digits of 0-9 and a-f")
+        raise ValueError(f"{shown(value)} is no sha256; needs 64 digits of 0-9 and a-f")
     return value
 
 
 def commit(value: object) -> str:
     """The id of a git commit, which no option of git looks like."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{7,64}", value):
-        raise ValueError(f"{value!r} is no commit; needs its id, 7 to 64 digits of 0-9 and a-f")
+        raise ValueError(f"{shown(value)} is no commit; needs its id, 7 to 64 digits of 0-9 and a-f")
     return value
 
 
 def owner(value: object) -> str:
     """The name of a Kaggle user."""
     if not isinstance(value, str) or not _OWNER.fullmatch(value):
-        raise ValueError(f"{value!r} is no name of a Kaggle user; needs letters, digits and hyphens")
+        raise ValueError(f"{shown(value)} is no name of a Kaggle user; needs letters, digits and hyphens")
     return value
 
 
 def slug(value: object) -> str:
     """One part of an address on Kaggle."""
     if not isinstance(value, str) or not _SLUG.fullmatch(value):
-        raise ValueError(f"{value!r} is no slug; needs letters, digits and hyphens")
+        raise ValueError(f"{shown(value)} is no slug; needs letters, digits and hyphens")
     return value
 
 
@@ -76,21 +79,21 @@ def source(value: object, *forms: str) -> str:
     """An address on Kaggle in as many parts as one of `forms` has; the first one, such as owner/slug, is asked for."""
     parts = value.split("/") if isinstance(value, str) else []
     if len(parts) not in [form.count("/") + 1 for form in forms] or not all(_SLUG.fullmatch(part) for part in parts):
-        raise ValueError(f"{value!r} is no address on Kaggle; needs {forms[0]}")
+        raise ValueError(f"{shown(value)} is no address on Kaggle; needs {forms[0]}")
     return str(value)
 
 
 def version(value: object) -> str:
     """The version of a library, as it may stand behind == in a requirement."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", value):
-        raise ValueError(f"{value!r} is no version; needs letters, digits, dots and the like")
+        raise ValueError(f"{shown(value)} is no version; needs letters, digits, dots and the like")
     return value
 
 
 def line(value: object) -> str:
     """A text of one line."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(f"{value!r} is not one line of text; needs some words without line breaks")
+        raise ValueError(f"{shown(value)} is not one line of text; needs some words without line breaks")
     return value
 
 
@@ -105,11 +108,11 @@ def requirement(value: object) -> str:
     try:
         parsed = Requirement(str(value))
     except InvalidRequirement:
-        raise ValueError(f"{value!r} is no requirement; {needs}") from None
+        raise ValueError(f"{shown(value)} is no requirement; {needs}") from None
     # "===" takes any text as a version, a path too.
     is_path = any(letter in f"{parsed.name}{parsed.specifier}" for letter in "/\\:")
     if parsed.url or is_path or parsed.name.lower().endswith(ARCHIVES) or not str(value).isprintable():
-        raise ValueError(f"{value!r} names a file or an address; {needs}")
+        raise ValueError(f"{shown(value)} names a file or an address; {needs}")
     return str(value)
 
 
@@ -144,6 +147,17 @@ def plain_tree(folder: Path) -> Path:
     return folder
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, and not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def one_line(text: str) -> str:
+    """A message with what a file's name may hold, line breaks and control characters, spelled out."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
     waiting = [(folder, 0)]
     while waiting:
@@ -161,11 +175,13 @@ def _kind(mode: int) -> str:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or "\\" in value or not value.isprintable():
-        raise ValueError(f"{value!r} is no name; needs a text without backslashes, line breaks and control characters")
+        raise ValueError(
+            f"{shown(value)} is no name; needs a text without backslashes, line breaks and control characters"
+        )
     return value
 
 
 def _short_enough(part: str) -> str:
     if len(os.fsencode(part)) > MAX_NAME_BYTES:
-        raise ValueError(f"{part[:40]!r}… is too long for a name; needs at most {MAX_NAME_BYTES} bytes")
+        raise ValueError(f"{shown(part)} is too long for a name; needs at most {MAX_NAME_BYTES} bytes")
     return part

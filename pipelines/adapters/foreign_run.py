@@ -27,11 +27,12 @@ def read_foreign_run(source: Path, tracking: str) -> Record:
             content = {"checkpoint": "none"} | _read_object(result)  # one without weights names none
             _check(result, content, "checkpoint", names.place)
         _check_submissions(source / "submissions.jsonl")
-        read_run(source / tracking, run_dir=source)
-    except ValueError as error:
-        raise PodiumError(str(error)) from None
+        _check_depth(source / tracking, read_run(source / tracking, run_dir=source).params)
+    except (ValueError, PodiumError) as error:
+        raise PodiumError(names.one_line(str(error))) from None
     except OSError as error:
-        raise PodiumError(f"{error.filename}: cannot be read ({error.strerror}); make the whole run readable") from None
+        line = f"{error.filename}: cannot be read ({error.strerror}); make the whole run readable"
+        raise PodiumError(names.one_line(line)) from None
     return record
 
 
@@ -84,4 +85,16 @@ def _read_object(path: Path) -> Record:
         raise ValueError(f"{path}: is nested too deep") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no JSON object")
+    _check_depth(path, content)
     return content
+
+
+def _check_depth(path: Path, content: object) -> None:
+    """What was read can be written again and be looked through for secrets, whatever the stack allows by then."""
+    waiting = [(content, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > names.MAX_DEPTH:
+            raise ValueError(f"{path}: an entry is nested too deep; needs {names.MAX_DEPTH} levels or fewer")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(part, depth + 1) for part in inner]

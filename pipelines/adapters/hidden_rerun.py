@@ -1,5 +1,7 @@
 """Test sets as Kaggle's hidden rerun may swap them in: more rows under other ids, no rows at all, or just a few."""
 
+import gzip
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,10 +57,13 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
-    if path.suffix == ".csv":
-        path.write_bytes(to_csv_text(table).encode("utf-8"))
-    else:  # compressed, as the path says
-        table.to_csv(path, index=False, lineterminator="\n")
+    """A table as its path says: plain, or compressed as hosts ship it."""
+    content = to_csv_text(table).encode("utf-8")
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"{path.stem.removesuffix('.csv')}.csv", content)
+    else:
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
 def _few(competition: Competition, test: pd.DataFrame, sample: pd.DataFrame) -> Tables:

@@ -1,11 +1,13 @@
 """A submission to Kaggle from the day's budget to its score: a file, or a kernel's version for a code competition."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipelines.adapters.kaggle_client import KaggleClient, KaggleSubmission
 from pipelines.adapters.kaggle_errors import SITE, KaggleError, saying_of
+from pipelines.adapters.kaggle_retries import NUM_LOOKS
 from pipelines.errors import PodiumError
 
 
@@ -71,6 +73,27 @@ def wait_for_score(client: KaggleClient, ref: int, slug: str, patience_seconds: 
         client.retries.sleep(min(client.retries.pause(poll), left))
         poll += 1
     return state
+
+
+def find_sent(
+    client: KaggleClient, slug: str, *, description: str, last_ref: int, known: Collection[int], is_fresh: bool
+) -> KaggleSubmission | None:
+    """What Kaggle took of an intent whose answer nobody heard; None where it took nothing.
+
+    It bears the description, is newer than `last_ref`, and is none of the `known` refs. Kaggle may list one only some
+    seconds after it took it, so that for one that `is_fresh` it is asked a few times.
+    """
+    for look in range(1, (NUM_LOOKS if is_fresh else 1) + 1):
+        found = [
+            submission
+            for submission in client.submissions(slug)
+            if submission.description == description and submission.ref > last_ref and submission.ref not in known
+        ]
+        if found:
+            return min(found, key=lambda submission: submission.ref)
+        if is_fresh and look < NUM_LOOKS:
+            client.retries.sleep(client.retries.pause(look))
+    return None
 
 
 def error_class(error: str) -> str:

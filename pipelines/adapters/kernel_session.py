@@ -143,7 +143,7 @@ def _train(
     from pipelines.competitions.competition import load_competition
     from pipelines.config.load import load_run_config
     from pipelines.config.modes import smoke_overrides
-    from pipelines.engine.execution import carry_out
+    from pipelines.engine.execution import carry_out, sole_writer
     from pipelines.engine.processes import join_processes
     from pipelines.engine.training_run import remove_resume_points
 
@@ -161,10 +161,11 @@ def _train(
         plan, bundle, runs, experiment, competition, data_dir, mode
     )
     limit = float(environment.get(TIME_LIMIT) or plan["train_seconds"])
-    context = _open(plan, run, experiment, competition, data_dir, limit)
-    print(f"{experiment.name}: run {run.path.name}, to end within {limit:.0f} s")
     try:
-        metrics = carry_out(context)
+        with sole_writer(run, print):
+            context = _open(plan, run, experiment, competition, data_dir, limit)
+            print(f"{experiment.name}: run {run.path.name}, to end within {limit:.0f} s")
+            metrics = carry_out(context)
     except PodiumError as error:
         if not isinstance(error.__cause__, Interrupted):
             raise

@@ -7,17 +7,15 @@ travels to every clone, and shows in its history whether a line was ever rewritt
 A line with "event": "submitted" begins a record; any later line with the same ref and run adds to it.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from components.atomic_files import atomic_file
+from components.json_lines import append_line
 from pipelines import names
 from pipelines.adapters.ledger_record import check_record
 from pipelines.adapters.source_search import find_source
@@ -94,18 +92,15 @@ class Ledger:
         return found[-1]
 
     def append(self, line: Mapping[str, object]) -> None:
-        """Write one line: whole, or not at all. Raises PodiumError for one that could not be read again."""
+        """Write one line: whole, or not at all.
+
+        Raises PodiumError for one that could not be read again, and OSError where the disk does not take it.
+        """
         try:
             check_record(line)
         except ValueError as error:
             raise PodiumError(f"{self.path}: {error}") from None
-        text = without_secrets(json.dumps(cleaned(line), ensure_ascii=False))
-        with self._locked() as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-            file.seek(0, os.SEEK_END)
-            file.write(text.encode() + b"\n")
-            os.fsync(file.fileno())
+        append_line(self.path, without_secrets(json.dumps(cleaned(line), ensure_ascii=False)))
 
     def keep(self, content: bytes) -> str:
         """Store a small file under its sha256, which is returned; one with a secret in it is not stored."""
@@ -133,14 +128,6 @@ class Ledger:
             with atomic_file(path) as partial:
                 partial.write_bytes(content)
 
-    @contextmanager
-    def _locked(self) -> Iterator[IO[bytes]]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
-        with self.path.open("r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
-
 
 def enter_submission(
     workspace: Workspace, run: RunRecord, entry: Mapping[str, Any], *, kernel: Mapping[str, object] | None = None
@@ -152,14 +139,28 @@ def enter_submission(
     """
     ledger = Ledger(workspace.ledger)
     ref = ref_of(entry)
-    state = {name: entry[name] for name in _STATE if entry.get(name) not in (None, "", {})}
     former = next((r for r in ledger.records() if (r["ref"], r["run"]) == (ref, run.run)), None)
     if former is None or former["submission_sha256"] != entry["sha256"]:
         whole = _complete_kernel(workspace, ledger, run, kernel) if kernel else None
-        ledger.append(_describe(ledger, run, entry, whole) | state)
-    elif changed := {name: value for name, value in state.items() if former.get(name) != value}:
+        ledger.append(_describe(ledger, run, entry, whole) | _state_of(entry))
+    elif changed := _changes(former, entry):
         ledger.append({"event": CHANGED, "time": entry["time"], "ref": ref, "run": run.run, **changed})
     return ledger.find(f"{ref}@{run.run}")
+
+
+def is_entered(record: Record | None, entry: Mapping[str, Any]) -> bool:
+    """Whether the ledger's record of a submission says all that the run's own entry says."""
+    return record is not None and record["submission_sha256"] == entry["sha256"] and not _changes(record, entry)
+
+
+def _state_of(entry: Mapping[str, Any]) -> Record:
+    return {name: entry[name] for name in _STATE if entry.get(name) not in (None, "", {})}
+
+
+def _changes(record: Mapping[str, Any], entry: Mapping[str, Any]) -> Record:
+    """What an entry adds to a record, compared as it is written: without secrets, and nan equal to nan."""
+    state = json.loads(without_secrets(json.dumps(cleaned(_state_of(entry)))))
+    return {name: value for name, value in state.items() if json.dumps(record.get(name)) != json.dumps(value)}
 
 
 @dataclass(frozen=True)

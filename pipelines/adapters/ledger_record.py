@@ -26,7 +26,7 @@ def check_record(line: Mapping[str, Any]) -> None:
             if value is not None:  # null is how a record says that there is none
                 check(value)
         except ValueError as error:
-            raise ValueError(f"{entry}: {error}") from None
+            raise ValueError(f"{names.one_line(entry)}: {error}") from None
 
 
 def check_whole(record: Mapping[str, Any]) -> None:
@@ -100,19 +100,19 @@ def _digests(key: str, value: Any) -> Iterator[Entry]:  # noqa: ANN401 - JSON is
 
 def _mapping(value: object) -> None:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is no mapping; needs an object of JSON")
+        raise ValueError(f"{names.shown(value)} is no mapping; needs an object of JSON")
 
 
 def _words(value: object) -> None:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise ValueError(f"{value!r} is no list of texts; needs the words of a command")
+        raise ValueError(f"{names.shown(value)} is no list of texts; needs the words of a command")
 
 
 def _mode(value: object) -> None:
     if value not in MODES:
-        raise ValueError(f"{value!r} is no mode; needs {' or '.join(MODES)}")
+        raise ValueError(f"{names.shown(value)} is no mode; needs {' or '.join(MODES)}")
 
 
 def _count(value: object) -> None:
     if type(value) is not int or value < 1:
-        raise ValueError(f"{value!r} is no number of threads; needs 1 or more")
+        raise ValueError(f"{names.shown(value)} is no number of threads; needs 1 or more")

@@ -8,14 +8,14 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipelines.adapters.mlflow_database import patiently, prepare_uri, tracking_uri
+from pipelines.adapters.mlflow_database import prepare_database as prepare_database
 from pipelines.adapters.mlflow_view import SCORES_VIEW, SCORES_VIEW_TAG, build_scores_view
 from pipelines.adapters.mlflow_words import PARAM_LENGTH, cut_param, is_missing_sqlite, source_tags, to_mlflow_key
 from pipelines.adapters.sending import Job, Lane, Sender, chunks, describe_error, drain, without_password
@@ -188,6 +188,11 @@ class MlflowTracker:
         return self._lane.run_id
 
     @property
+    def num_unsent(self) -> int:
+        """How many requests the store did not take; they are written down in the run's tracking/unsent.jsonl."""
+        return self._sender.num_unsent
+
+    @property
     def sending_seconds(self) -> float:
         """CPU seconds spent on sending so far: the price of tracking beside the calls themselves."""
         return self._sender.busy_seconds
@@ -282,15 +287,16 @@ def open_mlflow_tracker(
     uri = tracking_uri(workspace)
     client = _connect(uri, workspace)
     try:
-        experiment_id = _experiment_id(client, uri, workspace, competition)
+        experiment_id = patiently(lambda: _experiment_id(client, uri, workspace, competition))
         lane = _RunLane(run_name, client, experiment_id)
-        found = _find_run(client, resume_run_id) if resume_run_id else None
+        found = patiently(lambda: _find_run(client, resume_run_id)) if resume_run_id else None
         if found is None:
             tags = source_tags() | {"run_dir": os.path.relpath(run_dir, workspace.root)}
-            found = client.create_run(experiment_id, started_ms, tags, run_name)
+            found = patiently(lambda: client.create_run(experiment_id, started_ms, tags, run_name))
         else:
+            run_id = found.info.run_id
             lane.experiment_id, lane.is_resumed = found.info.experiment_id, True
-            client.update_run(found.info.run_id, status="RUNNING")
+            patiently(lambda: client.update_run(run_id, status="RUNNING"))
         lane.take_over(found)
     except MlflowException as error:
         raise _unusable(uri, error) from error
@@ -309,7 +315,7 @@ def reopen_mlflow_tracker(workspace: Workspace, *, run_id: str, uri: str, run_di
     if without_password(wanted) != uri and not is_missing_sqlite(uri):
         wanted = uri  # the run lives where it was made; a checkout that moved finds its database at the new place
     client = _connect(wanted, workspace)
-    found = _find_run(client, run_id)
+    found = patiently(lambda: _find_run(client, run_id))
     if found is None:
         raise PodiumError(
             f"MLflow run {run_id} is not in {without_password(wanted)}: set MLFLOW_TRACKING_URI to its home"
@@ -318,26 +324,6 @@ def reopen_mlflow_tracker(workspace: Workspace, *, run_id: str, uri: str, run_di
     lane.is_resumed = True
     lane.take_over(found)
     return _start(lane, run_dir, uri=wanted, flush_seconds=FLUSH_SECONDS, keeps_end=True)
-
-
-def tracking_uri(workspace: Workspace) -> str:
-    """MLFLOW_TRACKING_URI, or the workspace's own database under its absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.mlflow_db.absolute()}"
-
-
-def prepare_database(workspace: Workspace) -> Path:
-    """Create the workspace's database, which takes MLflow 3-7 s, unless it exists; once, in `make setup`.
-
-    It appears under its name only when complete, so that an interrupted set-up leaves nothing half-made.
-    """
-    target = workspace.mlflow_db.absolute()
-    if not target.exists():
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".mlflow-") as folder:
-            unfinished = Path(folder) / target.name
-            MlflowClient(f"sqlite:///{unfinished}").search_experiments(max_results=1)
-            shutil.move(unfinished, target)
-    return target
 
 
 def _start(lane: _RunLane, run_dir: Path, *, uri: str, flush_seconds: float, keeps_end: bool = False) -> MlflowTracker:
@@ -350,10 +336,11 @@ def _start(lane: _RunLane, run_dir: Path, *, uri: str, flush_seconds: float, kee
 
 def _connect(uri: str, workspace: Workspace) -> MlflowClient:
     try:
-        if uri == f"sqlite:///{workspace.mlflow_db.absolute()}":
-            prepare_database(workspace)
+        prepare_uri(uri, workspace)
         client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
+        patiently(lambda: client.search_experiments(max_results=1))
+    except PodiumError:
+        raise
     except Exception as error:
         raise _unusable(uri, error) from error
     return client

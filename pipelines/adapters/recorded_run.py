@@ -82,7 +82,7 @@ def _each(path: Path, take: Callable[[Row, int], int]) -> int:
     for number, row in enumerate(read_lines(path), start=1):
         try:
             if not isinstance(row, dict):
-                raise ValueError(f"{row!r} is no object")
+                raise ValueError(f"{names.shown(row)} is no object")
             last_ms = max(last_ms, take(row, number))
         except (ValueError, TypeError, OverflowError) as error:
             raise PodiumError(f"{path}, line {number}: {error}") from None
@@ -101,14 +101,14 @@ def _take_event(run: RecordedRun, row: Row, number: int, folder: Path, run_dir: 
     elif event in ("resumed", "finished"):
         run.status = row.get("status")  # resumed after its end, a run is open again
         if run.status not in (None, *STATUSES):
-            raise ValueError(f"status: {run.status!r} is not known; needs one of {', '.join(STATUSES)}")
+            raise ValueError(f"status: {names.shown(run.status)} is not known; needs one of {', '.join(STATUSES)}")
     return time_ms
 
 
 def _take_metrics(run: RecordedRun, row: Row) -> int:
     time_ms = _number(row, "time")
     if not isinstance(row.get("values"), dict):
-        raise ValueError(f"values: {row.get('values')!r} is no object")
+        raise ValueError(f"values: {names.shown(row.get('values'))} is no object")
     values = {key: float(value) for key, value in row["values"].items()}
     run.metrics.append(MetricRow(time_ms, None if row.get("step") is None else _number(row, "step"), values))
     return time_ms
@@ -143,14 +143,16 @@ def _named(key: str, check: Callable[[], object]) -> None:
 def _text(row: Row, key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{key}: {value!r} is no text" if key in row else f"{key}: missing")
+        raise ValueError(f"{key}: {names.shown(value)} is no text" if key in row else f"{key}: missing")
     return value
 
 
 def _number(row: Row, key: str) -> int:
     value = row.get(key)
     if type(value) is not int or not 0 <= value < MAX_NUMBER:
-        raise ValueError(f"{key}: {value!r} is no whole number of 0 or more" if key in row else f"{key}: missing")
+        raise ValueError(
+            f"{key}: {names.shown(value)} is no whole number of 0 or more" if key in row else f"{key}: missing"
+        )
     return value
 
 

@@ -19,6 +19,7 @@ from pipelines.adapters.tracker import tracking_record
 from pipelines.adapters.tracking import open_tracker
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory, dirty_tag
+from pipelines.engine.run_lock import locked_run
 from pipelines.engine.run_modes import read_mode
 from pipelines.errors import PodiumError
 
@@ -84,6 +85,11 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     record = read_foreign_run(source, TRACKING_FOLDER)
     _check_mode(record, source)
     run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
+    with locked_run(run.path, print):
+        return _import_alone(workspace, source, run, origin)
+
+
+def _import_alone(workspace: Workspace, source: Path, run: RunDirectory, origin: Origin | None) -> ImportedRun:
     state = _compare(source, run)
     if state == KNOWN and "imported" in run.read_record():
         return ImportedRun(run, KNOWN)

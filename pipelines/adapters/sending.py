@@ -59,6 +59,7 @@ class Sender:
         self.lanes: list[Lane] = []
         self.on_tick: Callable[[], None] | None = None
         self.busy_seconds = 0.0
+        self.num_unsent = 0
         self._unsent = unsent
         self._flush_seconds = flush_seconds
         self._is_hopeless = is_hopeless
@@ -133,6 +134,7 @@ class Sender:
         return last_error
 
     def _set_aside(self, lane: Lane, job: Job) -> None:
+        self.num_unsent += 1
         try:
             self._unsent.parent.mkdir(parents=True, exist_ok=True)
             with self._unsent.open("a", encoding="utf-8") as file:

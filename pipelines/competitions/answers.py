@@ -2,6 +2,7 @@
 arguments. A competition's task and metric decide the form: labels, probabilities, values or texts.
 """
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.competitions.competition import Competition
 
 DEFAULT_THRESHOLD = 0.5
+WHOLE_FLOAT = re.compile(r"(?<=\d)\.0+$")
 RANKED = "map_at_"  # metrics over ranked guesses, which Kaggle wants in one cell: "cat dog cow"
 
 
@@ -136,21 +138,20 @@ def names_as_in_sample(competition: "Competition", cells: pd.Series) -> dict[str
     Raises `PodiumError` where the sample's cells show that it does not ask for names of classes.
     """
     names = {name: name for name in competition.class_names}
-    values = {name: number_of(name) for name in names}
     texts = list(dict.fromkeys(cells.astype(str)))
     if not texts or any(text in names for text in texts):
         return names
-    numbers = [number_of(text) for text in texts]
-    are_words = all(value is None for value in values.values())
-    if are_words and any(number is not None and number % 1 != 0 for number in numbers):
+    are_words = all(number_of(name) is None for name in names)
+    if are_words and any((number := number_of(text)) is not None and number % 1 != 0 for text in texts):
         raise PodiumError(
             f"{competition.name}: the sample answers with {texts[0]} in {cells.name}, a probability and no class "
             f"({', '.join(competition.class_names[:3])}); write 0 and 1 for the labels of train.csv, and make the task "
             "binary"
         )
-    whole = {name: str(int(value)) for name, value in values.items() if value is not None and value % 1 == 0}
-    has_all = len(set(whole.values())) == len(names)
-    return whole if has_all and all(text in set(whole.values()) for text in texts) else names
+    # As a column of floats shows whole numbers; codes such as "007" are no such numbers.
+    whole = {name: WHOLE_FLOAT.sub("", name) for name in names if WHOLE_FLOAT.search(name)}
+    known = set(whole.values())
+    return whole if len(known) == len(names) and known.issuperset(texts) else names
 
 
 def true_answers(competition: "Competition", truth: pd.DataFrame) -> dict[str, Any]:

@@ -135,9 +135,15 @@ class Competition:
             raise PodiumError(f"{self.name}: class_names: needed for multiclass, and for no other task")
         if (len(self.label_columns) != 1 and self.task != "multilabel") or not self.label_columns:
             raise PodiumError(f"{self.name}: label_columns: {self.task} takes one column, not {self.label_columns}")
-        self._check_classes_and_grades()
+        self._check_answers()
 
-    def _check_classes_and_grades(self) -> None:
+    def _check_answers(self) -> None:
+        for name in self.label_columns:
+            if name in (self.id_column, *self.input_columns):
+                raise PodiumError(
+                    f"{self.name}: label_columns: {name} is an input or the id as well, and a model would read its own "
+                    "answers; leave it in one of them"
+                )
         if self.class_columns and len(self.class_columns) != len(self.class_names):
             raise PodiumError(
                 f"{self.name}: class_columns: {len(self.class_columns)} columns for {len(self.class_names)} "

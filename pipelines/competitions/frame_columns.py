@@ -21,31 +21,21 @@ def name_frame_columns(
     The labels of a multilabel task are columns of the frame; the one label of any other task is always `label`.
     """
     files = {id_column, *inputs, *labels}
+    label_columns = labels if is_multilabel else ()
+    taken = set() if is_multilabel else {"label"}
+    if id_column != "id" or image_column == "id":  # else an input called id holds the same text
+        taken.add("id")
+    taken_from_labels = {name for name in label_columns if _is_a_truth(name, files)} | {"fold"}
     names: dict[str, str] = {}
-    for column in dict.fromkeys([*inputs, *(labels if is_multilabel else ())]):
-        if _is_taken(column, id_column, labels if is_multilabel else (), image_column, is_multilabel, files):
-            names[column] = _free_name(column, {*files, *names.values()})
-        else:
-            names[column] = column
+    for column in dict.fromkeys([*inputs, *label_columns]):
+        is_taken = column in taken or (column in label_columns and column in taken_from_labels)
+        names[column] = _free_name(column, {*files, *names.values()}) if is_taken else column
     return names
 
 
-def _is_taken(
-    column: str,
-    id_column: str,
-    columns_of_labels: Sequence[str],
-    image_column: str | None,
-    is_multilabel: bool,
-    files: set[str],
-) -> bool:
-    """Whether the frame has something else under this name."""
-    if column == "id":
-        # The id column itself may be an input: it holds the same text, but for places of images.
-        return id_column != "id" or image_column == "id"
-    if column in columns_of_labels:
-        is_a_truth = column.startswith("true_") and column.removeprefix("true_") in files
-        return column == "fold" or is_a_truth
-    return column == "label" and not is_multilabel
+def _is_a_truth(name: str, files: set[str]) -> bool:
+    """Whether OOF predictions have the truth of another column under this name."""
+    return name.startswith("true_") and name.removeprefix("true_") in files
 
 
 def _free_name(column: str, taken: set[str]) -> str:

@@ -89,6 +89,8 @@ def _find_id(files: KaggleFiles, given: str | None) -> tuple[str, str]:
         if not shared:
             raise _unclear(files, "no column of the sample submission stands in test", "--id COLUMN")
         name, reason = shared[0], "the first column of the sample submission that test has as well"
+        if len(shared) > 1 and (first := files.columns["test"][0]) in shared[1:]:
+            name, reason = first, "the first column of test, which the sample submission has as well"
     for role in ("sample", "test", "train"):
         _check_ids(files, role, name)
     strangers = set(files.column("sample", name)) - set(files.column("test", name))
@@ -148,10 +150,12 @@ def _given_labels(files: KaggleFiles, id_column: str, given: str) -> tuple[str, 
         raise _unclear(files, "the sample submission has nothing but ids", "--id COLUMN")
     if len(labels) == 1 and find_classes(files, asked, labels[0]) is not None:
         return labels
-    is_renamed = len(labels) == len(asked) == 1 and asked[0] not in files.columns["train"]
+    is_no_label = asked[0] not in files.columns["train"] or asked[0] in files.columns["test"]
+    is_renamed = len(labels) == len(asked) == 1 and is_no_label
     if not set(labels) <= set(asked) and not is_renamed:
         raise _without_label(files, asked)
-    others = [name for name in asked if name not in labels and name in files.columns["train"]]
+    only_train = set(files.columns["train"]) - set(files.columns["test"])
+    others = [name for name in asked if name not in labels and name in only_train]
     if others:
         raise PodiumError(
             f"{files.path('sample')}: asks for {others[0]!r} beside {', '.join(labels)}, and train has it as well; a "
@@ -226,7 +230,7 @@ def _task_of_one_label(files: KaggleFiles, name: str, values: pd.Series, sample_
     num_distinct = values.nunique()
     if is_zero_or_one(values):
         return "binary", f"{name} is 0 or 1"
-    if not is_number(values):
+    if not is_number(values) or are_codes(values):
         if 2 * num_distinct > len(values):
             return "text_to_text", f"{name} holds {num_distinct} different texts in {len(values)} rows"
         if num_distinct <= MAX_CLASSES:
@@ -260,6 +264,13 @@ def _check_task(files: KaggleFiles, task: str, columns: dict[str, pd.Series]) ->
 
 def is_zero_or_one(values: pd.Series) -> bool:
     return bool(values.isin(ZERO_OR_ONE).all())
+
+
+def are_codes(values: pd.Series) -> bool:
+    """Whether digits are names: a number would lose the zeros of "007", and a float those past its 53 bits."""
+    has_zeros = values.str.fullmatch(r"[+-]?0\d+")
+    has_more_digits = values.str.fullmatch(r"[+-]?\d{17,}")
+    return bool((has_zeros | has_more_digits).any())
 
 
 def is_number(values: pd.Series) -> bool:

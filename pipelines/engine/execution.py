@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from pipelines.engine.answer_check import check_sample, check_scores
 from pipelines.engine.fold_file import Folds, read_folds, write_folds
 from pipelines.engine.grades import record_grades, with_grades
 from pipelines.engine.learners import create_learner
+from pipelines.engine.processes import decide_together
 from pipelines.engine.run_directory import (
     RunDirectory,
     create_run_directory,
@@ -29,6 +30,7 @@ from pipelines.engine.run_directory import (
     peak_memory_bytes,
     start_record,
 )
+from pipelines.engine.run_lock import locked_run
 from pipelines.engine.run_modes import read_mode
 from pipelines.engine.source_state import read_source_state
 from pipelines.engine.training_run import RunContext, describe_inputs, fold_numbers, train_run
@@ -58,8 +60,9 @@ def start_run(
     check_sample(competition, competition.load_sample(data_dir, may_be_empty=True), test_rows["id"])
     grades = record_grades(competition, train_rows)
     folds = obtain_folds(train_rows)
-    numbers = fold_numbers(experiment, folds)
-    check_scores(with_grades(competition, grades), experiment, train_rows, folds, numbers)
+    if mode != "overfit":  # which is scored on the rows that it learns by heart
+        numbers = fold_numbers(experiment, folds)
+        check_scores(with_grades(competition, grades), experiment, train_rows, folds, numbers)
     run = create_run_directory(runs, experiment.name)
     with _nothing_half_written(run):
         write_folds(run.folds, train_rows, folds)
@@ -95,6 +98,18 @@ def check_data(record: Mapping[str, object], data_dir: Path, run: RunDirectory) 
             raise PodiumError(
                 f"{now}: is read now, where {name} was when {run.path.name} started; take {now} away, {cure}"
             )
+
+
+@contextmanager
+def sole_writer(run: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
+    """Within the block no other training writes this run; the main process holds the lock for all of them.
+
+    To be entered before anything of the run is changed, its status included. Raises PodiumError, in every process,
+    naming who is writing it already.
+    """
+    with ExitStack() as held:
+        decide_together(lambda: held.enter_context(locked_run(run.path, say)))
+        yield
 
 
 def describe_run(
@@ -162,7 +177,9 @@ def _recorded(context: RunContext) -> Iterator[None]:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
         status = "interrupted"
-        raise PodiumError(f"{error or 'interrupted'}; go on with: make resume RUN={context.run.path.name}") from error
+        # A second Ctrl-C has no words of its own.
+        reason = str(error) or "interrupted"
+        raise PodiumError(f"{reason}; go on with: make resume RUN={context.run.path.name}") from error
     except BaseException as error:
         status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
         if isinstance(error, ValueError | FloatingPointError | OSError):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from components.json_lines import append_line, whole_lines
 from pipelines.engine.run_modes import REAL, name_mode, read_mode
 from pipelines.errors import PodiumError
 
@@ -228,7 +229,7 @@ def load_submissions(record: RunRecord) -> list[dict[str, Any]]:
     if not record.submissions.is_file():
         return []
     latest: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in record.submissions.read_text(encoding="utf-8").splitlines():
+    for line in whole_lines(record.submissions):
         try:
             entry = json.loads(line)
         except ValueError:
@@ -238,6 +239,8 @@ def load_submissions(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def append_submission(record: RunRecord, entry: Mapping[str, Any]) -> None:
-    """Add one line; a later line with the same host and ref replaces what an earlier one says."""
-    with record.submissions.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    """Add one line; a later line with the same host and ref replaces what an earlier one says.
+
+    Raises OSError, with nothing added, where the disk does not take it.
+    """
+    append_line(record.submissions, json.dumps(entry, ensure_ascii=False))

@@ -7,6 +7,7 @@ from pipelines.config.workspace import Workspace
 from pipelines.engine import prediction
 from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import find_run, newest_finished_run
+from pipelines.engine.run_lock import check_unlocked
 from pipelines.engine.run_modes import warn_of_mode
 from pipelines.errors import PodiumError
 
@@ -22,7 +23,7 @@ def predict(
     """Write the submission of a run and return its path; by default into the run directory.
 
     A smoke or overfit run is predicted only by its id, and is named for what it is. Raises `PodiumError` for a run that
-    has not finished or lacks a fold.
+    has not finished, lacks a fold or is being written by another process, and where the disk refuses.
     """
     if run is None and experiment is None:
         raise PodiumError("name an experiment or a run: podium predict EXPERIMENT, or podium predict --run RUN")
@@ -31,9 +32,16 @@ def predict(
     check_finished(record)
     competition = load_competition(record.competition)
     target = output or record.submission
+    check_unlocked(record.folder)
     print(f"run {record.folder}")
     if not record.is_real:
         print(f"{record.run} is {warn_of_mode(record.mode)}")
-    submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
+    try:
+        submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
+    except OSError as error:
+        raise PodiumError(
+            f"{error.filename or target}: {error.strerror or error}; free some space or permissions, or choose another "
+            "place with --output"
+        ) from error
     print(f"{target}: {len(submission)} rows, held against the sample")
     return target

@@ -10,6 +10,7 @@ from pipelines.adapters.run_import import ImportedRun, find_runs, import_run, re
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import list_runs
+from pipelines.engine.run_lock import find_holder
 from pipelines.engine.training_run import remove_resume_points
 from pipelines.tables import Column, format_bytes, format_duration, print_table
 
@@ -33,12 +34,20 @@ def list_all(workspace: Workspace, console: Console | None = None) -> None:
 
 
 def prune(workspace: Workspace, console: Console | None = None) -> int:
-    """Remove the resume points of finished runs; returns the bytes freed."""
+    """Remove the resume points of finished runs; returns the bytes freed. A run that is being written is left alone."""
     console = console or Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     freed = 0
     for record in list_runs(workspace.runs):
-        if record.status == "finished":
-            freed += remove_resume_points(RunDirectory(record.folder))
+        if record.status != "finished":
+            continue
+        if find_holder(record.folder) is not None:
+            say(f"{record.folder}: is being written, and left alone")
+            continue
+        freed += remove_resume_points(RunDirectory(record.folder))
     console.print(f"freed {format_bytes(freed)}: resume points of finished runs", highlight=False)
     return freed
 

@@ -1,10 +1,11 @@
 """`podium submit`: a run's submission.csv, checked, onto a leaderboard, and the score back onto the run.
 
-The score is written into the run directory first and told to the tracker after that, so that a tracker that cannot be
-reached costs nothing but a message.
+What earlier commands left undone is settled first. Then what is sent is written down before it is sent, and recorded in
+the run directory, the ledger and the tracker after that, so that no kill and no disk loses a submission; what was sent
+already is not sent again.
 """
 
-from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,23 +13,35 @@ from rich.console import Console
 
 from components.metrics import METRICS
 from pipelines.adapters.kaggle_client import KaggleClient
+from pipelines.adapters.kaggle_errors import KaggleError
 from pipelines.adapters.kaggle_retries import Retries
 from pipelines.adapters.kaggle_submissions import (
     KernelOffer,
     check_form,
     check_limit,
-    error_class,
     failure,
     send_kernel,
     wait_for_score,
 )
-from pipelines.adapters.kernel_pushes import PushLog
-from pipelines.adapters.ledger import describe_kernel, enter_submission, ledger_tags
 from pipelines.adapters.local_host import LeaderboardRow, LocalHost, Receipt
+from pipelines.adapters.sent_before import Former, find_former, is_same_intent
+from pipelines.adapters.submission_journal import SENDING, Intent, Journal
 from pipelines.adapters.submission_offer import Offer, check_file, check_run, chosen_offer, described
+from pipelines.adapters.submission_settling import (
+    enter_into_ledger,
+    facts_of,
+    find_record,
+    kaggle_entry,
+    local_entry,
+    named,
+    run_name,
+    settle,
+    write_down,
+)
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import RunRecord, append_submission, load_submissions
+from pipelines.engine.run_lock import check_unlocked
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_score, print_table
 
@@ -47,6 +60,7 @@ def submit(
     host: str | None = None,
     message: str | None = None,
     reveal: bool = False,
+    again: bool = False,
     patience_seconds: float = 1800,
     retries: Retries | None = None,
     console: Console | None = None,
@@ -54,7 +68,8 @@ def submit(
     """Submit the newest finished run of `experiment`, or `run`, or what the pushed `kernel` left or is.
 
     Returns the entry added to the run's submissions.jsonl. `competition` (name or slug), where given, must be the
-    run's. `host` defaults to the competition's. `reveal` shows the local host's private scores. Kaggle is asked for
+    run's. `host` defaults to the competition's. `reveal` shows the local host's private scores. What was submitted
+    there already is sent once more only with `again`; else the former entry is returned. Kaggle is asked for
     the score until `patience_seconds` are over; submitting the same again then goes on waiting for that submission.
     Raises `PodiumError`, also for a submission that Kaggle could not score, after that is written down.
     """
@@ -63,16 +78,18 @@ def submit(
     check_run(offer)
     rules = load_competition(offer.record.competition)
     _check_choices(offer.record, rules, competition, host)
-    if (host or rules.host) == "local":
-        check_file(workspace, offer, rules)
-        entry = _submit_locally(workspace, offer, rules, described(offer, message), reveal, console)
-    else:
+    if offer.kernel is None:
+        check_unlocked(offer.record.folder)
+    try:
+        if (host or rules.host) == "local":
+            settle(workspace, console)
+            check_file(workspace, offer, rules)
+            return _submit_locally(workspace, offer, rules, described(offer, message), reveal, again, console)
         client = KaggleClient(retries)
-        entry = _submit_to_kaggle(workspace, client, offer, rules, message, patience_seconds, console)
-    _write_down(workspace, offer, rules, entry, console)
-    if entry["status"] == "ERROR":
-        raise failure(rules.kaggle_slug, entry["ref"], entry["error"])
-    return entry
+        settle(workspace, console, client)
+        return _submit_to_kaggle(workspace, client, offer, rules, message, again, patience_seconds, console)
+    except OSError as error:
+        raise _refused_by_disk(error, offer.record) from error
 
 
 def record_score(
@@ -92,42 +109,38 @@ def record_score(
     console = console or Console()
     offer = chosen_offer(workspace, experiment, run, kernel, version, console)
     rules = load_competition(offer.record.competition)
-    entry = _new_entry(offer, rules, "kaggle", ref, described(offer, message))
-    entry |= {"status": "COMPLETE", "public": _named(public, rules), "error": ""}
+    entry = _new_entry(offer, rules, ref, described(offer, message))
+    entry |= {"status": "COMPLETE", "public": named(public, rules), "error": ""}
     if private is not None:
-        entry["private"] = _named(private, rules)
-    append_submission(offer.record, entry)
-    _write_down(workspace, offer, rules, entry, console)
+        entry["private"] = named(private, rules)
+    try:
+        settle(workspace, console)
+        with Journal(workspace).begun(
+            **_intent_facts(workspace, offer, rules, "kaggle", entry["description"])
+        ) as intent:
+            _append(offer.record, entry, intent)
+            if write_down(workspace, offer.record, rules, entry, console):
+                intent.strike()
+    except OSError as error:
+        raise _refused_by_disk(error, offer.record) from error
     console.print(f"ref {ref}; lb/public {rules.metric} {format_score(public)}, as recorded by hand", highlight=False)
     return entry
 
 
-def _write_down(
-    workspace: Workspace, offer: Offer, rules: Competition, entry: Mapping[str, Any], console: Console
-) -> None:
-    tags = _enter_into_ledger(workspace, offer, entry, console)
-    _tell_tracker(workspace, offer.record, rules, entry, tags, console)
-
-
-def _enter_into_ledger(
-    workspace: Workspace, offer: Offer, entry: Mapping[str, Any], console: Console
-) -> dict[str, str]:
-    """Record what the submission was made of; return what of it the tracker is told."""
+def _append(record: RunRecord, entry: dict[str, Any], intent: Intent) -> None:
+    """Note a submission that the host has taken: in its intent, and on its run."""
     try:
-        kernel = None
-        if offer.kernel is not None and offer.push is not None:
-            manifest = PushLog(workspace, offer.kernel.kernel.split("/")[-1]).manifest(offer.kernel.version)
-            versions = offer.push.get("datasets")
-            kernel = describe_kernel(manifest, version=offer.kernel.version, dataset_versions=versions)
-        return ledger_tags(enter_submission(workspace, offer.record, entry, kernel=kernel))
-    except (OSError, PodiumError) as error:
-        console.print(
-            f"the ledger could not be written ({error}); the score stands in {offer.record.submissions}, do not submit "
-            "again",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return {}
+        intent.note(ref=entry["ref"], status=entry["status"])
+        append_submission(record, entry)
+    except OSError as error:
+        cure = "free some space or permissions; the next `podium submit` completes its record, without sending it again"
+        reason = f"{error.filename or record.submissions}: {error.strerror or error}"
+        raise PodiumError(f"submission {entry['ref']} was made, but {reason}; {cure}") from error
+
+
+def _refused_by_disk(error: OSError, record: RunRecord) -> PodiumError:
+    place = error.filename or record.folder
+    return PodiumError(f"{place}: {error.strerror or error}; free some space or permissions and submit again")
 
 
 def _check_choices(record: RunRecord, rules: Competition, competition: str | None, host: str | None) -> None:
@@ -139,20 +152,57 @@ def _check_choices(record: RunRecord, rules: Competition, competition: str | Non
 
 
 def _submit_locally(
-    workspace: Workspace, offer: Offer, rules: Competition, description: str, reveal: bool, console: Console
+    workspace: Workspace,
+    offer: Offer,
+    rules: Competition,
+    description: str,
+    reveal: bool,
+    again: bool,
+    console: Console,
 ) -> dict[str, Any]:
     record, local_host = offer.record, LocalHost(workspace.local_host(rules.kaggle_slug), rules)
-    receipt = local_host.submit(
-        offer.path, run=record.run, experiment=record.experiment, description=description, reveal=reveal
-    )
-    entry = _new_entry(offer, rules, "local", receipt.ref, description)
-    entry |= {"status": "COMPLETE", "public": dict(receipt.public), "place": receipt.place, "rows": receipt.num_rows}
-    if receipt.private is not None:
-        entry["private"] = dict(receipt.private)
-    append_submission(record, entry)
-    _print_leaderboard(local_host.leaderboard(reveal=reveal), record, rules, console)
-    _print_receipt(receipt, record, rules, console)
+    with Journal(workspace).begun(**_intent_facts(workspace, offer, rules, "local", description)) as intent:
+        try:
+            receipt = local_host.submit(
+                offer.path,
+                run=record.run,
+                experiment=record.experiment,
+                description=description,
+                reveal=reveal,
+                again=again,
+                kernel=str(offer.kernel) if offer.kernel else None,
+            )
+        except PodiumError:
+            intent.strike()  # nothing was entered
+            raise
+        line = {"description": description, "sha256": offer.sha256, "kernel": str(offer.kernel or "")}
+        entry = local_entry(rules, receipt, line)
+        if receipt.is_former:
+            owner = find_record(workspace, receipt.experiment, receipt.run)
+            entry = _former_entry(owner, entry, intent)
+            _say_former(Former(entry, receipt.run, owner), offer, rules, console)
+        else:
+            owner = record
+            _append(record, entry, intent)
+        if reveal or not receipt.is_former:
+            _print_leaderboard(local_host.leaderboard(reveal=reveal), owner or record, rules, console)
+        if not receipt.is_former:
+            _print_receipt(receipt, record, rules, console)
+        if owner is None or write_down(workspace, owner, rules, entry, console):
+            intent.strike()
     return entry
+
+
+def _former_entry(record: RunRecord | None, entry: dict[str, Any], intent: Intent) -> dict[str, Any]:
+    """The entry that a run has of an earlier submission, with the private scores where they are shown now."""
+    stored = load_submissions(record) if record else []
+    former = next((e for e in stored if (e["host"], e["ref"]) == ("local", entry["ref"])), None)
+    if record is None or former is None:
+        return entry
+    shown = {"private": entry["private"]} if "private" in entry else {}
+    if shown and former.get("private") != entry["private"]:
+        _append(record, former | shown, intent)
+    return former | shown
 
 
 def _print_leaderboard(rows: list[LeaderboardRow], record: RunRecord, rules: Competition, console: Console) -> None:
@@ -185,9 +235,11 @@ def _print_receipt(receipt: Receipt, record: RunRecord, rules: Competition, cons
     ]
     console.print("; ".join(facts), highlight=False, soft_wrap=True)
     if receipt.same_as is not None:
-        console.print(
-            f"(the same file as submission {receipt.same_as}; it counts again, as on Kaggle)", highlight=False
-        )
+        console.print(f"(the same file as submission {receipt.same_as}, sent once more)", highlight=False)
+
+
+def _say_former(former: Former, offer: Offer, rules: Competition, console: Console, *, is_code: bool = False) -> None:
+    console.print(former.describe(offer, rules, is_code=is_code), highlight=False, soft_wrap=True)
 
 
 def _submit_to_kaggle(
@@ -196,6 +248,7 @@ def _submit_to_kaggle(
     offer: Offer,
     rules: Competition,
     message: str | None,
+    again: bool,
     patience_seconds: float,
     console: Console,
 ) -> dict[str, Any]:
@@ -203,42 +256,96 @@ def _submit_to_kaggle(
     is_code = check_form(client, slug, offer.kernel)
     if offer.path.is_file() or not is_code:
         check_file(workspace, offer, rules)
-    entry = _pending(offer)
-    if entry is not None:
-        console.print(f"ref {entry['ref']} was submitted at {entry['time']} and is still waited for", highlight=False)
-    else:
+    journal = Journal(workspace)
+    with ExitStack() as held:
+        with journal.choosing():
+            former = None if again else _former_on_kaggle(workspace, journal, offer, rules, is_code=is_code)
+            if former is not None and not former.is_pending:
+                _say_former(former, offer, rules, console, is_code=is_code)
+                return former.entry
+            facts = _intent_facts(workspace, offer, rules, "kaggle", description)
+            if former is not None and former.record is not None:
+                facts = facts_of(workspace, former.record, former.entry)
+            intent = held.enter_context(journal.begun(**facts))
+        if former is not None and former.record is not None:
+            record, entry = former.record, former.entry
+            console.print(
+                f"ref {entry['ref']} was submitted at {entry['time']} and is still waited for", highlight=False
+            )
+        else:
+            record, entry = offer.record, _send(client, offer, rules, description, intent, is_code=is_code)
+            _append(record, entry, intent)
+            console.print(f"submitted to {slug}: ref {entry['ref']}", highlight=False)
+            enter_into_ledger(workspace, record, entry, console)
+        entry = _await_score(client, record, rules, entry, intent, patience_seconds, console)
+        if write_down(workspace, record, rules, entry, console):
+            intent.strike()
+    if entry["status"] == "ERROR":
+        raise failure(slug, entry["ref"], entry["error"])
+    return entry
+
+
+def _former_on_kaggle(
+    workspace: Workspace, journal: Journal, offer: Offer, rules: Competition, *, is_code: bool
+) -> Former | None:
+    """An earlier submission of the very same. Raises PodiumError where another process is sending it now."""
+    at_work = journal.others()  # read first: what ends in between stands on its run by then
+    former = find_former(workspace, offer, rules, is_code=is_code)
+    for intent in at_work if former is None else []:
+        if is_same_intent(intent.facts, offer, rules, is_code=is_code):
+            process, since = intent.facts.get("process"), intent.facts.get("time")
+            cure = "wait for it, and submit again to see its score"
+            raise PodiumError(f"{rules.kaggle_slug}: process {process} has been sending the same since {since}; {cure}")
+    return former
+
+
+def _send(
+    client: KaggleClient, offer: Offer, rules: Competition, description: str, intent: Intent, *, is_code: bool
+) -> dict[str, Any]:
+    """Send it, once the intent says so; a kill between Kaggle's taking it and our line loses nothing then."""
+    slug = rules.kaggle_slug
+    try:
         check_limit(client, slug)
         if is_code:
             assert offer.kernel is not None
             _check_finished(client, offer.kernel)
+        last_ref = max((submission.ref for submission in client.submissions(slug)), default=0)
+    except BaseException:
+        intent.strike()
+        raise
+    intent.note(status=SENDING, last_ref=last_ref)
+    try:
+        if is_code:
+            assert offer.kernel is not None
             ref = send_kernel(client, slug, offer.kernel, description)
         else:
             ref = client.submit_file(slug, offer.path, description)
-        entry = _new_entry(offer, rules, "kaggle", ref, description) | {"status": "PENDING", "public": {}}
-        append_submission(offer.record, entry)
-        console.print(f"submitted to {slug}: ref {ref}", highlight=False)
-    state = wait_for_score(client, entry["ref"], slug, patience_seconds)
-    entry = entry | {"status": state.status, "public": _named(state.public, rules), "error": state.error}
-    if state.private is not None:
-        entry["private"] = _named(state.private, rules)
-    if state.status == "ERROR":
-        entry["error_class"] = error_class(state.error)
-    append_submission(offer.record, entry)
+    except KaggleError as error:
+        if error.status is not None and 400 <= error.status < 500:
+            intent.strike()  # refused: after any other error Kaggle may have taken it
+        raise
+    return _new_entry(offer, rules, ref, description) | {"status": "PENDING", "public": {}}
+
+
+def _await_score(
+    client: KaggleClient,
+    record: RunRecord,
+    rules: Competition,
+    entry: dict[str, Any],
+    intent: Intent,
+    patience_seconds: float,
+    console: Console,
+) -> dict[str, Any]:
+    try:
+        state = wait_for_score(client, entry["ref"], rules.kaggle_slug, patience_seconds)
+    except PodiumError:
+        intent.strike()  # it stands on the run as pending, and submitting the same goes on waiting
+        raise
+    entry = kaggle_entry(entry, state, rules)
+    _append(record, entry, intent)
     if state.status != "ERROR":
         console.print(f"ref {state.ref}; lb/public {rules.metric} {format_score(state.public)}", highlight=False)
     return entry
-
-
-def _pending(offer: Offer) -> dict[str, Any] | None:
-    """An earlier submission of the very same, whose score nobody has seen yet."""
-    waiting = [
-        entry
-        for entry in load_submissions(offer.record)
-        if entry["host"] == "kaggle"
-        and entry["status"] == "PENDING"
-        and (entry["sha256"], entry.get("kernel")) == (offer.sha256, str(offer.kernel) if offer.kernel else None)
-    ]
-    return waiting[-1] if waiting else None
 
 
 def _check_finished(client: KaggleClient, offer: KernelOffer) -> None:
@@ -252,10 +359,10 @@ def _check_finished(client: KaggleClient, offer: KernelOffer) -> None:
         raise PodiumError(f"{offer.kernel}: version {offer.version} ended as {state.status}; {cure}")
 
 
-def _new_entry(offer: Offer, rules: Competition, host: str, ref: int, description: str) -> dict[str, Any]:
+def _new_entry(offer: Offer, rules: Competition, ref: int, description: str) -> dict[str, Any]:
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": host,
+        "host": "kaggle",
         "competition": rules.name,
         "ref": ref,
         "description": description,
@@ -264,40 +371,17 @@ def _new_entry(offer: Offer, rules: Competition, host: str, ref: int, descriptio
     return entry | ({"kernel": str(offer.kernel)} if offer.kernel else {})
 
 
-def _named(score: float | None, rules: Competition) -> dict[str, float]:
-    return {} if score is None else {rules.metric: score}
-
-
-def _tell_tracker(
-    workspace: Workspace,
-    record: RunRecord,
-    rules: Competition,
-    entry: Mapping[str, Any],
-    more_tags: Mapping[str, str],
-    console: Console,
-) -> None:
-    """Write lb/public, lb/<extra metric>, the ref and the ledger's tags onto the tracker's run; say so if it fails."""
-    public = entry["public"]
-    metrics = {"lb/public": public[rules.metric]} if rules.metric in public else {}
-    metrics |= {f"lb/{name}": score for name, score in public.items() if name != rules.metric}
-    if "private" in entry:
-        metrics["lb/private"] = entry["private"][rules.metric]
-    tags = {"submission.ref": str(entry["ref"]), "submission.host": str(entry["host"]), **more_tags}
-    tags |= {f"submission.{key}": entry[key] for key in ("status", "error_class", "kernel") if entry.get(key)}
-    try:
-        from pipelines.adapters.tracking import reopen_tracker
-
-        tracker = reopen_tracker(workspace, record.manifest)
-        tracker.log_metrics(metrics)
-        tracker.log_tags(tags)
-        tracker.finish("FINISHED")
-    except Exception as error:  # whatever a tracking store may raise, the score is not lost by it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        console.print(
-            f"the tracker could not be told ({reason}); the score stands in {record.submissions}",
-            highlight=False,
-            soft_wrap=True,
-        )
+def _intent_facts(
+    workspace: Workspace, offer: Offer, rules: Competition, host: str, description: str
+) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "run": run_name(workspace, offer.record.folder),
+        "host": host,
+        "competition": rules.name,
+        "sha256": offer.sha256,
+        "description": description,
+    }
+    return facts | ({"kernel": str(offer.kernel)} if offer.kernel else {})
 
 
 def _arrow(metric: str) -> str:

@@ -1,5 +1,6 @@
 """`podium train` and `podium resume`: from an experiment file to a finished run directory and its closing table."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipelines.config.load import load_experiment, load_run_config
 from pipelines.config.modes import overfit_overrides, smoke_overrides
 from pipelines.config.schema import Experiment
 from pipelines.config.workspace import Workspace
-from pipelines.engine.execution import carry_out, check_data, describe_run, start_run
+from pipelines.engine.execution import carry_out, check_data, describe_run, sole_writer, start_run
 from pipelines.engine.fold_file import obtain_folds
 from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
@@ -53,7 +54,7 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
         )
 
     run = decide_together(start)
-    return _carry_out(workspace, experiment, competition, run, mode)
+    return _carry_out(workspace, experiment, competition, run, mode, is_new=True)
 
 
 def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> RunDirectory:
@@ -72,7 +73,7 @@ def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str 
     if run_name is not None:
         record = find_run(workspace.runs, run_name)
         if record.status == "finished":
-            raise PodiumError(f"{record.folder}: finished already; `make submit RUN={record.run}` is what comes next")
+            raise PodiumError(_finished_already(record.folder))
         return record.folder
     if experiment is None:
         raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
@@ -88,11 +89,49 @@ def _join(experiment: Experiment) -> None:
 
 
 def _carry_out(
-    workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory, mode: str | None
+    workspace: Workspace,
+    experiment: Experiment,
+    competition: Competition,
+    run: RunDirectory,
+    mode: str | None,
+    *,
+    is_new: bool = False,
 ) -> RunDirectory:
     screen = Screen(is_silent=not is_main_process())
-    tracker = _open_tracker(workspace, experiment, competition, run)
-    context = RunContext(
+    with sole_writer(run, screen.say):
+        if not is_new:
+            # Another resume may have finished it while this one was starting.
+            decide_together(lambda: _refuse_finished(run))
+        tracker = _open_tracker(workspace, experiment, competition, run, is_new=is_new)
+        context = _context_of(workspace, experiment, competition, run, tracker, screen, mode)
+        screen.say(f"run {run.path}")
+        _say_source(run, screen)
+        _say_vocabulary(run, screen)
+        metrics = carry_out(context)
+    if context.is_main:
+        _close(workspace, context, metrics, mode)
+    return run
+
+
+def _refuse_finished(run: RunDirectory) -> None:
+    if run.read_record().get("status") == "finished":
+        raise PodiumError(_finished_already(run.path))
+
+
+def _finished_already(run: Path) -> str:
+    return f"{run}: finished already; `make submit RUN={run.name}` is what comes next"
+
+
+def _context_of(
+    workspace: Workspace,
+    experiment: Experiment,
+    competition: Competition,
+    run: RunDirectory,
+    tracker: Tracker,
+    screen: Screen,
+    mode: str | None,
+) -> RunContext:
+    return RunContext(
         experiment=experiment,
         competition=competition,
         run=run,
@@ -103,13 +142,6 @@ def _carry_out(
         is_main=is_main_process(),
         is_overfit=mode == "overfit",
     )
-    screen.say(f"run {run.path}")
-    _say_source(run, screen)
-    _say_vocabulary(run, screen)
-    metrics = carry_out(context)
-    if context.is_main:
-        _close(workspace, context, metrics, mode)
-    return run
 
 
 def _say_source(run: RunDirectory, screen: Screen) -> None:
@@ -123,9 +155,24 @@ def _say_vocabulary(run: RunDirectory, screen: Screen) -> None:
         screen.say(f"vocabulary trimmed from {before:,} to {made['num_pieces']:,} pieces")
 
 
-def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory) -> Tracker:
+def _open_tracker(
+    workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory, *, is_new: bool
+) -> Tracker:
+    """Where the tracker cannot be opened, a new run leaves nothing behind, and one to resume stays as it was."""
     if not is_main_process():
         return NullTracker()
+    try:
+        return _tracker_of(workspace, experiment, competition, run)
+    except BaseException as error:
+        if is_new:
+            shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            place = error.filename or run.path
+            raise PodiumError(f"{place}: {error.strerror or error}; free some space or permissions") from error
+        raise
+
+
+def _tracker_of(workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory) -> Tracker:
     record = run.read_record()
     former = record.get("tracking") or {}
     tracker = open_tracker(
@@ -138,7 +185,11 @@ def _open_tracker(workspace: Workspace, experiment: Experiment, competition: Com
         mode=read_mode(record),
         **asdict(experiment.tracking),
     )
-    describe_run(tracker, run, experiment, competition, workspace.data_dir(competition.kaggle_slug))
+    try:
+        describe_run(tracker, run, experiment, competition, workspace.data_dir(competition.kaggle_slug))
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
     return tracker
 
 
@@ -188,8 +239,7 @@ def _baseline_rows(workspace: Workspace, competition: Competition) -> list[tuple
     folder = workspace.local_host(competition.kaggle_slug)
     if not (folder / "solution.csv").exists():
         return []
-    board = LocalHost(folder, competition).leaderboard()
-    return [(f"baseline {row.name} (public)", dict(row.public)) for row in board if row.is_baseline]
+    return [(f"baseline {row.name} (public)", dict(row.public)) for row in LocalHost(folder, competition).baselines()]
 
 
 def _print_overfit(context: RunContext) -> None:

@@ -10,6 +10,7 @@ from pipelines.competitions.competition import FoldDefaults, ImagePlaces
 from pipelines.config.sections.data import Segments
 from pipelines.engine.prompts import build_prompts, build_segments
 from pipelines.engine.scoring import encode_labels, frame_probabilities, score_predictions
+from pipelines.errors import PodiumError
 
 NAMES = ["id", "label", "prediction", "score", "fold", "true_label", "column label"]
 
@@ -99,6 +100,12 @@ def test_a_label_that_is_called_id(tmp_path):
         pd.DataFrame({"id": ["3"], "prediction": [0.25]}), competition.load_sample(tmp_path)
     )
     assert submission.to_dict("list") == {"row": ["3"], "id": [0.25]}
+
+
+@pytest.mark.parametrize("changes", [{"input_columns": ("x", "target")}, {"label_columns": ("row",)}])
+def test_a_label_is_neither_an_input_nor_the_id(changes):
+    with pytest.raises(PodiumError, match=r"label_columns: (target|row) is an input or the id as well, and a model"):
+        rules(**changes)
 
 
 def test_a_class_that_is_called_as_the_label_column(tmp_path):

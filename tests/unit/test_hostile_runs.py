@@ -149,6 +149,29 @@ def test_a_link_to_a_folder(attack, name):
     attack.refused(r"is a symbolic link")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", os.fsdecode(b"a\xffb"), "x" * 255])
+def test_the_line_about_a_strange_name_is_one(attack, name):
+    (attack.run / name).symlink_to(attack.outside)
+    attack.refused(r"is a symbolic link; needs files and folders only")
+
+
+@pytest.mark.parametrize("place", ["run.json", "tracking/params.json"])
+@pytest.mark.parametrize("depth", [400, 990, 100_000])
+def test_an_entry_without_bottom(attack, place, depth):
+    content = json.loads((attack.run / place).read_text()) if (attack.run / place).exists() else {}
+    text = json.dumps(content | {"deep": 0}).replace('"deep": 0', f'"deep": {"[" * depth}{"]" * depth}')
+    (attack.run / place).write_text(text)
+    attack.refused(r"(nested too deep|recursion)")
+
+
+def test_a_name_of_a_million_letters(attack):
+    attack.record(run="../" * 1_000_000)
+    attack.refused(r"run.json: run: '\.\./")
+    with pytest.raises(PodiumError) as error:
+        take_in(attack.workspace, attack.output)
+    assert len(str(error.value)) < 600
+
+
 def test_a_loop_of_links(attack):
     (attack.run / "loop").symlink_to(attack.run)
     attack.refused(r"loop: is a symbolic link")

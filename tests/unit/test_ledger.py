@@ -231,6 +231,6 @@ def test_a_submission_to_the_local_host_is_entered(workspace, monkeypatch, tmp_p
     assert (record["ref"], record["public"], record["status"]) == ("local:tiny_task:1", {"rmse": 2.0}, "COMPLETE")
     assert "private" not in Ledger(workspace.ledger).path.read_text()
     (workspace.ledger / "ledger.jsonl").write_text("no record\n")
-    submit(workspace, run=RUN, console=screen)
+    submit(workspace, run=RUN, again=True, console=screen)
     assert "the ledger could not be written (" in screen.file.getvalue()
     assert len((folder / "submissions.jsonl").read_text().splitlines()) == 2

@@ -157,3 +157,33 @@ def test_images_are_named_where_the_tables_hold_nothing_but_ids(tmp_path):
         pd.read_csv(folder / f"{name}.csv").drop(columns="x").to_csv(folder / f"{name}.csv", index=False)
     with pytest.raises(PodiumError, match=r"nothing to predict from; .* images=ImagePlaces\(...\)"):
         sniff_competition(folder, SLUG)
+
+
+@pytest.mark.parametrize("codes", [["007", "010", "7"], ["9007199254740992", "9007199254740993"], ["01", "1"]])
+def test_codes_of_digits_are_names_and_not_numbers(tmp_path, codes):
+    draft = sniff_competition(tables(tmp_path, {"y": codes}, {"y": codes[0]}), SLUG)
+    assert draft.task == "multiclass"
+    assert sorted(draft.class_names) == sorted(codes)
+
+
+def test_many_codes_are_not_taken_for_values(tmp_path):
+    codes = [f"{code:06d}" for code in range(7, 7 + 3 * NUM_ROWS, 3)]
+    draft = sniff_competition(tables(tmp_path, {"y": codes}, {"y": codes[0]}), SLUG)
+    assert draft.task == "text_to_text"
+    assert sniff_competition(tables(tmp_path, {"y": [str(int(code)) for code in codes]}, {"y": 0}), SLUG).task == (
+        "regression"
+    )
+
+
+def test_an_input_before_the_id_is_not_taken_for_it(tmp_path):
+    draft = sniff_competition(tables(tmp_path, {"y": [0, 1]}, {"x": 0, "y": 0.5, "row": 0}), SLUG)
+    assert (draft.id_column, draft.input_columns, draft.label_columns) == ("row", ("x",), ("y",))
+    assert draft.reasons["id_column"] == "the first column of test, which the sample submission has as well"
+
+
+def test_an_answer_that_is_called_as_an_input(tmp_path):
+    inputs = {"label": ["red", "green"] * (NUM_ROWS // 2)}
+    assert "test already has 'label'" in refusal(tmp_path, {"target": [0, 1]}, {"label": 0.5}, inputs)
+    text = made(tmp_path, {"target": [0, 1]}, {"label": 0.5}, inputs, label="target")
+    assert 'input_columns=("x", "label")' in text
+    assert 'label_columns=("target",)' in text

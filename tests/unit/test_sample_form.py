@@ -67,9 +67,14 @@ def test_what_is_copied_must_be_a_copy(tmp_path):
         check_frame(submission.drop(columns="x"), sample, competition, source="submission.csv")
 
 
-def test_a_hidden_rerun_has_copies_of_its_own(tmp_path):
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.zip"])
+def test_a_hidden_rerun_has_copies_of_its_own(tmp_path, suffix):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", test='x,row\n1 a,7\n"1\r2",8\n', sample_submission='y,x,row\n0,1 a,7\n0,"1\r2",8\n')
+    for name in ("test", "sample_submission"):
+        table = pd.read_csv(tmp_path / "data" / f"{name}.csv", dtype=str)
+        (tmp_path / "data" / f"{name}.csv").unlink()
+        table.to_csv(tmp_path / "data" / f"{name}{suffix}", index=False, lineterminator="\r\n")
     competition = rules()
     rows = lay_out_data(competition, tmp_path / "data", tmp_path / "hidden", "larger")
     test, sample = competition.load_test(tmp_path / "hidden"), competition.load_sample(tmp_path / "hidden")
@@ -196,6 +201,9 @@ def test_whole_numbers_where_the_sample_has_them(tmp_path):
     assert submitted(classes(("0.0", "1.0", "2.0")), tmp_path, guesses) == ["row,y", "1,2", "2,0"]
     write(tmp_path, sample_submission="row,y\n1,1.0\n2,1.0\n")
     assert submitted(classes(("0.0", "1.0", "2.0")), tmp_path, guesses) == ["row,y", "1,2.0", "2,0.0"]
+    write(tmp_path, sample_submission="row,y\n1,0\n2,0\n")
+    codes = pd.DataFrame({"id": ["1", "2"], "prediction": ["01", "00"]})
+    assert submitted(classes(("00", "01")), tmp_path, codes) == ["row,y", "1,01", "2,00"]
     labels = pd.DataFrame({"id": ["1", "2"], "prediction": [0.9, 0.1]})
     write(tmp_path, sample_submission="row,y\n1,0\n2,0\n")
     assert submitted(rules(metric="accuracy"), tmp_path, labels) == ["row,y", "1,1", "2,0"]

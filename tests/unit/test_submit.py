@@ -95,7 +95,8 @@ def test_private_scores_only_where_asked(workspace, screen):
     entry = submit(workspace, run="20261121-100000-bbbb", reveal=True, console=screen)
     assert entry["private"] == {"rmse": 0.0, "mae": 0.0}
     assert "private" in text_of(screen)
-    assert "(the same file as submission 1; it counts again, as on Kaggle)" in text_of(screen)
+    assert "this file is submission 1 (rmse 2.0000); AGAIN=1 sends it once more" in text_of(screen)
+    assert load_submissions(find_run(workspace.runs, folder.name)) == [entry]
 
 
 def test_an_unreachable_tracker_loses_no_score(workspace, screen):
@@ -191,8 +192,9 @@ def test_a_bad_file_is_refused_before_any_host_sees_it(workspace):
 def test_the_local_limit(workspace, screen):
     make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
     for _ in range(2):
-        submit(workspace, experiment="first_try", console=screen)
-    assert error_of(workspace, experiment="first_try").startswith("tiny_task: all 2 submissions of ")
+        submit(workspace, experiment="first_try", again=True, console=screen)
+    assert error_of(workspace, experiment="first_try", again=True).startswith("tiny_task: all 2 submissions of ")
+    assert submit(workspace, experiment="first_try", console=screen)["ref"] == 2, "what was sent needs no place"
 
 
 def test_a_long_leaderboard_shows_its_head_and_the_own_row(workspace, screen):
@@ -240,7 +242,7 @@ def test_waiting_is_taken_up_again_without_a_second_submission(workspace, kaggle
     assert (entry["ref"], entry["public"]) == (5000, {"rmse": 0.81234})
     assert len(kaggle.submissions) == 1
     assert "ref 5000 was submitted at " in text_of(screen)
-    submit(workspace, console=screen, **options)
+    submit(workspace, console=screen, again=True, **options)
     assert len(kaggle.submissions) == 2, "a scored submission is not waited for again"
 
 

@@ -200,7 +200,7 @@ def test_a_version_that_trains_is_submitted_as_the_run_it_left(workspace, server
     assert run_submit(workspace, run=RUN)["status"] == "COMPLETE"
     taken_in = {"kernel": "alice/tiny-kernel", "version": 1}
     make_run(workspace, "20261122-100000-cccc", imported=taken_in)
-    run_submit(workspace)
+    run_submit(workspace, again=True)
     assert Ledger(workspace.ledger).find("kaggle:5001")["run"] == "20261122-100000-cccc"
 
 
