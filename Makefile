@@ -15,6 +15,9 @@ export SMOKE OVERFIT
 # $(call is_on,AGAIN) is 1 where AGAIN is 1, true, yes or on, and nothing where it is 0, false, no, off or not set.
 lower = $(subst A,a,$(subst E,e,$(subst F,f,$(subst L,l,$(subst N,n,$(subst O,o,$(subst R,r,$(subst S,s,$(subst T,t,$(subst U,u,$(subst Y,y,$(1))))))))))))
 is_on = $(if $(filter-out 1 true yes on 0 false no off,$(call lower,$($(1))))$(word 2,$($(1))),$(error $(1)=$($(1)) is neither on nor off; write $(1)=1 (true, yes, on) or $(1)=0),$(filter 1 true yes on,$(call lower,$($(1)))))
+# What a run was configured with stays; a SET that goes unheard would be taken for heard.
+UNHEARD := $(filter predict kernel rehearse push submit reproduce compare,$(MAKECMDGOALS))
+$(if $(and $(SET),$(UNHEARD)),$(error $(firstword $(UNHEARD)) takes no SET="$(SET)": make experiment EXP=... SET="$(SET)" starts a run with it))
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -32,7 +35,7 @@ data: $(STAMP)  ## write a competition's files: COMPETITION=place_names
 experiment: $(STAMP)  ## train EXP, from data to scored run; SET="a.b=c", SMOKE=1, OVERFIT=1, NPROC=2
 	@$(PODIUM) train $(EXP) $(SET)
 resume: $(STAMP)  ## go on with EXP's newest unfinished run that is real, or RUN=
-	@$(PODIUM) resume $(EXP) $(if $(RUN),--run $(RUN))
+	@$(PODIUM) resume $(EXP) $(SET) $(if $(RUN),--run $(RUN))
 find-lr: $(STAMP)  ## sweep the learning rate over EXP's model and data
 	@$(BIN)/podium find-lr $(EXP) $(SET)
 predict: $(STAMP)  ## predict the test set again with EXP's newest finished run, or RUN=

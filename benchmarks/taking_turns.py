@@ -81,7 +81,7 @@ class Silent:
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def on_evaluation(self, step: int, scores: object) -> None: ...
-    def on_note(self, step: int, text: str) -> None:
+    def on_note(self, step: int, text: str, *, about: str = "memory") -> None:
         print(f"    step {step}: {text}", flush=True)
 
     def should_stop(self) -> bool:

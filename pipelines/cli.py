@@ -67,6 +67,12 @@ def _find_lr(arguments: argparse.Namespace, workspace: Workspace) -> None:
 
 
 def _resume(arguments: argparse.Namespace, workspace: Workspace) -> None:
+    given = " ".join(word for word in (arguments.experiment, *arguments.overrides) if word and "=" in word)
+    if given:
+        cure = f'`make experiment EXP=... SET="{given}"` starts another run'
+        raise PodiumError(f"resume takes no {given}: a run goes on as it was configured; {cure}")
+    if arguments.overrides:
+        raise PodiumError(f"resume takes one experiment; {' '.join(arguments.overrides)} is one too many")
     from pipelines.stages.train import resume
 
     resume(workspace, arguments.experiment, arguments.run)
@@ -252,7 +258,9 @@ def build_parser() -> argparse.ArgumentParser:
     train = _add(commands, "train", _train, "train an experiment, from data to scored run")
     train.add_argument("experiment", nargs="?")
     train.add_argument("overrides", nargs="*", metavar="key=value")
-    _add_choice(_add(commands, "resume", _resume, "go on with an unfinished run"))
+    resume = _add_choice(_add(commands, "resume", _resume, "go on with an unfinished run"))
+    # Named so that they can be refused in words.
+    resume.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
 
     find_lr = _add(commands, "find-lr", _find_lr, "sweep the learning rate over an experiment's model and data")
     find_lr.add_argument("experiment", nargs="?")

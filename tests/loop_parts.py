@@ -37,7 +37,7 @@ class Watcher:
     def on_evaluation(self, step, scores):
         self.evaluations.append((step, scores))
 
-    def on_note(self, step, text):
+    def on_note(self, step, text, *, about="memory"):
         self.notes.append((step, text))
 
     def should_stop(self):

@@ -78,8 +78,8 @@ def list_steps(parent: Path) -> list[int]:
     """The steps that are wholly written below `parent`, ascending; what a kill left half-written does not count."""
     if not parent.is_dir():
         return []
-    names = (path.name for path in parent.iterdir() if path.name.startswith("step-"))
-    return sorted(int(name.removeprefix("step-")) for name in names if not name.endswith(PARTIAL))
+    numbers = (path.name.removeprefix("step-") for path in parent.iterdir() if path.name.startswith("step-"))
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def prune_steps(parent: Path, keep: set[int]) -> None:
@@ -93,7 +93,10 @@ def prune_steps(parent: Path, keep: set[int]) -> None:
 
 
 def forecast_bytes(model: nn.Module, *, num_best_checkpoints: int, has_ema: bool, states_per_parameter: float) -> int:
-    """Bytes a fold writes at its fullest: best checkpoints, two resume points (old and new), one file being written."""
+    """Bytes a fold holds at its fullest: two resume points, the checkpoints that they name, and one being written.
+
+    The newer point may name another checkpoint than the older one.
+    """
     weights = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
     resume_point = weights * (1 + has_ema + states_per_parameter)
-    return int(weights * (num_best_checkpoints + 1) + 2 * resume_point) + 16 * 2**20
+    return int(weights * (num_best_checkpoints + 2) + 2 * resume_point) + 16 * 2**20

@@ -28,10 +28,24 @@ class History:
         return self._file.tell()
 
     def rewind(self, num_bytes: int) -> None:
-        """Forget what was written after the resume point that is being continued."""
+        """Forget what was written after the resume point that is being continued; a ValueError where that is cut."""
         if self._file is not None:
+            if self.flush() < num_bytes:
+                raise ValueError(f"{self.path}: cut to {self.flush()} bytes; its resume point was made at {num_bytes}")
             self._file.truncate(num_bytes)
             self._file.seek(num_bytes)
+
+    def restore(self, content: bytes) -> bool:
+        """Begin with what a resume point has kept of the curves; whether the file was damaged or missing until now."""
+        if self._file is None:
+            return False
+        is_damaged = self.path.read_bytes()[: len(content)] != content
+        if is_damaged:
+            self.rewind(0)
+            self._file.write(content)
+            self._file.flush()
+        self.rewind(len(content))
+        return is_damaged
 
     def close(self) -> None:
         if self._file is not None:
@@ -39,8 +53,22 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """All whole lines; a kill may leave the last one torn."""
+    """All whole lines; a kill may leave the last one torn. A ValueError names a line that is no entry."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    entries = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            entries.append(_read_entry(line))
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path}: line {number} is damaged (no step with its values)") from None
+    return entries
+
+
+def _read_entry(line: bytes) -> dict[str, float]:
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or "step" not in entry:
+        raise ValueError
+    if not all(isinstance(value, int | float) for value in entry.values()):
+        raise ValueError
+    return entry

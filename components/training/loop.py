@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from components.data.batching import plan_batches, plan_token_batches, shard_batch
 from components.data.text import padded_width
+from components.file_digests import sealed_folder
 from components.losses import count_targets
 from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
@@ -53,7 +54,7 @@ class Observer(Protocol):
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def on_evaluation(self, step: int, scores: Mapping[str, float]) -> None: ...
-    def on_note(self, step: int, text: str) -> None: ...
+    def on_note(self, step: int, text: str, *, about: str = "memory") -> None: ...
     def should_stop(self) -> bool: ...
 
 
@@ -87,7 +88,7 @@ class TrainingLoop:
     """Trains `model` in `folder`, from the newest resume point there if there is one.
 
     `evaluate(model)` returns scores, the deciding one first; `save_model(model, folder)` writes a checkpoint. The
-    folder receives `checkpoints/step-*` (the best), `resume/step-*` (the newest) and `history.jsonl`.
+    folder receives `checkpoints/step-*` (the best), `resume/step-*` (the newest two) and `history.jsonl`.
     """
 
     def __init__(
@@ -118,18 +119,20 @@ class TrainingLoop:
         self.has_rate = all(group["lr"] is not None for group in optimizer.param_groups)
         self.average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
-        self.state = TrainingState(accelerator, model, optimizer, self.average, self.progress)
         self.checkpoints, self.resume_points = folder / "checkpoints", folder / "resume"
         self.history = History(folder / "history.jsonl", is_writer=accelerator.is_main_process)
+        self.state = TrainingState(
+            accelerator, model, optimizer, self.average, self.progress, self.history, self.checkpoints
+        )
         self.pending_losses: list[Tensor] = []
         self.last_log = (0, 0.0)
+        self.named_checkpoints: set[int] = set()  # by the newest resume point
         self.memory: MemoryKeeper | None = None
         self.freed_memory = FreedMemory()
 
     def run(self) -> Progress:
         """Train to the end, or to an early stop; returns the final progress, best checkpoints first."""
-        self.pending_losses = self.state.load_newest(self.resume_points)
-        self.history.rewind(self.progress.history_bytes)
+        self._resume()
         if self.memory is not None:
             self.progress.activation_plan = self.memory.begin(self.progress.activation_plan)
         keep_freed_memory()
@@ -141,6 +144,13 @@ class TrainingLoop:
             self._after_step()
         self.history.close()
         return self.progress
+
+    def _resume(self) -> None:
+        notes: list[str] = []
+        self.pending_losses = self.state.load_newest(self.resume_points, notes)
+        for note in notes:
+            self.observer.on_note(self.progress.step, note, about="resume")
+        self.named_checkpoints = {step for _, step in self.progress.best}
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -336,7 +346,7 @@ class TrainingLoop:
         entry = (score, progress.step)
         progress.best = sorted([*progress.best, entry], key=self._rank)[: self.settings.num_best_checkpoints]
         if entry in progress.best and self.accelerator.is_main_process:
-            with checkpoint.atomic_folder(checkpoint.step_folder(self.checkpoints, progress.step)) as folder:
+            with sealed_folder(checkpoint.step_folder(self.checkpoints, progress.step)) as folder:
                 self.save_model(self.plain_model, folder)
         self.accelerator.wait_for_everyone()
         return entry == progress.best[0]
@@ -351,9 +361,16 @@ class TrainingLoop:
     def _save_resume_point(self) -> None:
         self.progress.history_bytes = self.history.flush()
         self.state.save(self.resume_points, self.pending_losses)
+        best = {step for _, step in self.progress.best}
         if self.accelerator.is_main_process:
-            # Only now does nothing on the disk name the checkpoints that fell out of the best.
-            checkpoint.prune_steps(self.checkpoints, keep={step for _, step in self.progress.best})
+            # Only now does neither of the two resume points name the checkpoints that fell out of the best.
+            checkpoint.prune_steps(self.checkpoints, keep=best | self.named_checkpoints)
+        self.named_checkpoints = best
+
+    def drop_former_point(self) -> None:
+        """Of a training that is over: leave the newest resume point, and only the checkpoints that it names."""
+        checkpoint.prune_steps(self.resume_points, keep={self.progress.step})
+        checkpoint.prune_steps(self.checkpoints, keep={step for _, step in self.progress.best})
 
 
 def plan_epoch(data: TrainingData, settings: LoopSettings, epoch: int) -> list[list[int]]:

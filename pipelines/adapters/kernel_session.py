@@ -199,6 +199,7 @@ def _former_run(
             run = RunDirectory(runs / former.path.parent.name / former.path.name)
             shutil.copytree(former.path, run.path)
             _make_writable(run.path)
+            run.check_files()
             print(f"going on with {former.path}")
             return run
         print(f"{former.path}: is configured otherwise, or a run of another mode; not gone on with")

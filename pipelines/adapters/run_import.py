@@ -94,6 +94,7 @@ def _import_alone(workspace: Workspace, source: Path, run: RunDirectory, origin:
     if state == KNOWN and "imported" in run.read_record():
         return ImportedRun(run, KNOWN)
     if state != KNOWN:
+        RunDirectory(source).check_files()
         _copy(source, run, _keep_here(run))
     _name_source(workspace, run)
     _replay(workspace, run, origin)
@@ -147,6 +148,7 @@ def _name_source(workspace: Workspace, run: RunDirectory) -> None:
     if known is not None:
         run.write_diff(known.diff)
         run.update_record(commit=known.commit, dirty=bool(known.diff))
+        run.note_files(run.diff)
 
 
 def _replay(workspace: Workspace, run: RunDirectory, origin: Origin | None) -> None:

@@ -12,6 +12,8 @@ from pipelines.adapters.kaggle_submissions import KernelOffer
 from pipelines.adapters.kernel_pushes import Push, PushLog
 from pipelines.competitions.competition import Competition
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_digests import FILES, check_run_file
+from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
 from pipelines.engine.run_modes import OVERFIT, warn_of_mode
@@ -46,6 +48,9 @@ def chosen_offer(
     if kernel is None:
         record = _chosen_run(workspace, experiment, run, console)
         _name_trial(record, console)
+        _check_whole(record)
+        if record.submission.is_file():
+            check_run_file(record.folder, record.manifest, record.submission.name)
         return Offer(record, record.submission)
     log = PushLog(workspace, kernel)
     push = log.find(version=version)
@@ -57,8 +62,20 @@ def chosen_offer(
     )
     console.print(f"{push['kernel']}: version {push['version']}, of run {record.run}", highlight=False)
     _name_trial(record, console)
+    _check_whole(record)
     path = log.folder(push["version"]) / FILE_NAME
     return Offer(record, path, KernelOffer(push["kernel"], push["version"]), push)
+
+
+def _check_whole(record: RunRecord) -> None:
+    """What the ledger will say of the run must be what it was made with."""
+    run = RunDirectory(record.folder)
+    run.check_prediction_files()
+    if record.lost:
+        cure = f"put it back from a copy, or `make resume RUN={record.run}` makes it again"
+        raise PodiumError(f"{record.lost}; {cure}")
+    if run.diff.name in (record.manifest.get(FILES) or {}):
+        check_run_file(record.folder, record.manifest, run.diff.name)
 
 
 def _trained_there(workspace: Workspace, log: PushLog, push: Push) -> RunRecord:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components.file_digests import file_digest as file_digest
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.csv_text import to_csv_text
 from pipelines.errors import PodiumError
@@ -74,12 +75,6 @@ def read_manifest(folder: Path) -> dict[str, str]:
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
     return {name: digest for digest, name in (line.split("  ", 1) for line in lines if not line.startswith("#"))}
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_share(text: str, salt: str) -> float:

@@ -1,6 +1,6 @@
 """What a family of models must offer so that folds, OOF, resume and submission work for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,12 +22,20 @@ class FoldJob:
     observer: RunObserver
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class FitResult:
-    """Where the weights that predict lie, relative to the fold's folder, and how long they were trained."""
+    """Where the weights that predict lie, relative to the fold's folder, and how long they were trained.
+
+    `tidy` removes what only an unfinished fold needs.
+    """
 
     checkpoint: str
     num_steps: int
+    tidy: Callable[[], None] = _nothing
 
 
 class Learner(Protocol):

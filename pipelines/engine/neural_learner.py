@@ -30,7 +30,6 @@ from components.training.checkpoint import forecast_bytes, list_steps
 from components.training.inference import Batch, predict_logits
 from components.training.loop import LoopSettings, TrainingData, TrainingLoop, plan_epoch
 from components.training.lr_finder import LrCurve, find_lr
-from components.training.resume import Progress
 from components.training.seeding import seed_everything
 from pipelines.build import build_optimizer, build_schedule
 from pipelines.competitions.competition import Competition
@@ -120,7 +119,8 @@ class NeuralLearner(ABC):
         with job.observer.screen.training(job.name, loop.settings.num_steps):
             progress = loop.run()
         loop.accelerator.free_memory()
-        return _fit_result(progress)
+        _, step = progress.best[0]
+        return FitResult(f"checkpoints/step-{step:08d}", progress.step, loop.drop_former_point)
 
     def find_lr(self, job: FoldJob) -> LrCurve:
         """The loss over a sweep of rates from the weights that training starts with."""
@@ -312,8 +312,3 @@ def _interleave(parts: Sequence[DataFrame]) -> DataFrame:
         np.concatenate([np.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)]), kind="stable"
     )
     return concat(parts, ignore_index=True).iloc[order].reset_index(drop=True)
-
-
-def _fit_result(progress: Progress) -> FitResult:
-    _, step = progress.best[0]
-    return FitResult(checkpoint=f"checkpoints/step-{step:08d}", num_steps=progress.step)

@@ -112,9 +112,9 @@ class RunObserver:
         self.tracker.log_metrics(scores, step)
         self.screen.say(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
 
-    def on_note(self, step: int, text: str) -> None:
+    def on_note(self, step: int, text: str, *, about: str = "memory") -> None:
         self.screen.say(text)
-        self.tracker.log_tags({"memory": text})
+        self.tracker.log_tags({about: text})
 
     def should_stop(self) -> bool:
         return self.stop_wish.is_set

@@ -9,7 +9,8 @@ from pipelines.config.load import load_run_config
 from pipelines.config.schema import Experiment
 from pipelines.engine.grades import with_grades
 from pipelines.engine.learners import create_learner
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_digests import check_shared_files
+from pipelines.engine.run_directory import NEVER_READ_AGAIN, RunDirectory
 from pipelines.engine.run_folds import check_all_folds
 from pipelines.engine.submission import check_frame, write_submission
 from pipelines.engine.training_run import write_parquet
@@ -23,8 +24,9 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
     cure when the run is unfinished, damaged, or of another competition than the data.
     """
     run = RunDirectory(run_dir)
-    experiment = load_run_config(run_dir)
     record = run.read_record()
+    check_shared_files(run_dir, record, but=NEVER_READ_AGAIN)
+    experiment = load_run_config(run_dir)
     if record["competition"] != experiment.competition:
         raise PodiumError(
             f"{run.record}: says competition {record['competition']}, config.yaml says {experiment.competition}; "
@@ -40,7 +42,9 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
     check_frame(submission, sample, competition, source=str(output))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_submission(submission, output)
-    write_parquet(predictions, output.with_name("test_predictions.parquet"))
+    write_parquet(predictions, output.with_name(run.test_predictions.name))
+    if output.resolve() == run.submission.resolve():
+        run.note_files(run.submission, run.test_predictions)
     return submission
 
 

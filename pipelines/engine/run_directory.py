@@ -15,8 +15,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import read_json, write_json
+from components.atomic_files import write_json
+from components.file_digests import check_seal, read_object, sealed
 from pipelines.credentials import without_secrets
+from pipelines.engine.run_digests import (
+    FILES,
+    RESULT,
+    check_checkpoint,
+    check_fold,
+    check_run_file,
+    check_shared_files,
+    digest_files,
+    list_folds,
+    read_result,
+)
 from pipelines.engine.source_state import SourceState
 from pipelines.errors import PodiumError
 
@@ -81,16 +93,22 @@ class RunDirectory:
         return self.path / name
 
     def trained_checkpoints(self) -> list[Path]:
-        """The checkpoint of each finished fold, in order; a PodiumError where none has finished."""
-        results = sorted(self.path.glob("*/result.json"))
-        if not results:
+        """The checkpoint of each finished fold, in order, held against its digests.
+
+        Raises PodiumError where none has finished, and for a file that is missing or damaged.
+        """
+        record = self.read_record()
+        folds = list_folds(self.path, record)
+        if not folds:
             raise PodiumError(f"{self.path}: no fold has finished; `make resume RUN={self.path.name}` goes on with it")
-        return [path.parent / read_json(path)["checkpoint"] for path in results]
+        results = {fold: read_result(self.path, record, fold) for fold in folds}
+        return [check_checkpoint(self.path, record, fold, result) for fold, result in results.items()]
 
     def prediction_files(self) -> list[Path]:
         """All that predicting reads, sorted: configuration, record, what folds share, and each fold's checkpoint."""
         results = sorted(self.path.glob("*/result.json"))
-        checkpoints = self.trained_checkpoints() if results else []
+        record = self.read_record() if results else {}
+        checkpoints = [p.parent / read_result(self.path, record, p.parent.name)["checkpoint"] for p in results]
         others = {path for path in self.path.iterdir() if path.name not in NEVER_READ_AGAIN}
         others -= {path.parent for path in [*results, *self.path.glob("*/history.jsonl")]}
         files = {path for path in others if path.is_file()}
@@ -102,16 +120,41 @@ class RunDirectory:
         if not self.record.exists():
             raise PodiumError(f"{self.path} is no run directory: it has no run.json")
         try:
-            record = read_json(self.record)
+            record = read_object(self.record)
+            check_seal(record, self.record, is_required=FILES in record)
         except ValueError as error:
-            raise PodiumError(str(error)) from error
-        if not isinstance(record, dict):
-            raise PodiumError(f"{self.record}: not a run record")
+            raise PodiumError(f"{error}; put it back from a copy, or start a new run") from error
         return record
 
     def update_record(self, **changes: object) -> None:
         """Replace some entries of run.json, atomically."""
-        write_json(self.record, self.read_record() | changes)
+        write_json(self.record, sealed(self.read_record() | changes))
+
+    def note_files(self, *paths: Path) -> None:
+        """Name the present digests of files in run.json; a run of an older version names none, and goes on so."""
+        record = self.read_record()
+        if FILES in record:
+            digests = record[FILES] | digest_files(self.path, [p.relative_to(self.path).as_posix() for p in paths])
+            if digests != record[FILES]:
+                self.update_record(**{FILES: digests})
+
+    def check_prediction_files(self) -> None:
+        """PodiumError naming the first damaged file of those that predicting reads; a kernel and the ledger pack them.
+
+        A run of an older version names no digests and is not looked at.
+        """
+        record = self.read_record()
+        if FILES in record:
+            check_shared_files(self.path, record, but=NEVER_READ_AGAIN)
+            self.trained_checkpoints()
+
+    def check_files(self) -> None:
+        """PodiumError naming the first damaged file of those that a resume builds on."""
+        record = self.read_record()
+        check_shared_files(self.path, record)
+        for fold in list_folds(self.path, record):
+            if (self.fold(fold) / RESULT).exists():
+                check_fold(self.path, record, fold)
 
     def write_diff(self, diff: str) -> None:
         """Keep uncommitted changes, without the secrets in them; no changes, no file."""
@@ -124,7 +167,13 @@ class RunDirectory:
 
     def read_metrics(self) -> dict[str, float]:
         """The content of metrics.json; empty while the run has not finished."""
-        return dict(read_json(self.metrics)) if self.metrics.exists() else {}
+        if not self.metrics.exists():
+            return {}
+        check_run_file(self.path, self.read_record(), self.metrics.name)
+        try:
+            return dict(read_object(self.metrics))
+        except ValueError as error:
+            raise PodiumError(str(error)) from error
 
 
 def create_run_directory(runs: Path, experiment: str) -> RunDirectory:
@@ -189,8 +238,8 @@ def start_record(
         "machine": describe_machine(),
         **entries,
     }
-    write_json(run.record, record)
     run.write_diff(source.diff)
+    write_json(run.record, sealed(record | {FILES: digest_files(run.path)}))
 
 
 def dirty_tag(record: Mapping[str, Any]) -> str:

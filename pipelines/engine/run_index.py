@@ -4,40 +4,48 @@ import difflib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from components.file_digests import check_file, check_seal
 from components.json_lines import append_line, whole_lines
+from pipelines.engine.run_digests import FILES
 from pipelines.engine.run_modes import REAL, name_mode, read_mode
 from pipelines.errors import PodiumError
 
 # Clocks of two machines may differ so much without one of them being wrong.
 CLOCK_TOLERANCE = timedelta(hours=1)
+UNKNOWN = "unknown"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run directory as its files tell it; a damaged one keeps its folder's names and says what is wrong with it."""
+    """One run directory as its files tell it; a damaged one keeps its folder's names and says what is wrong with it.
+
+    The manifest of a damaged run is empty unless run.json itself is sound.
+    """
 
     folder: Path
     run: str
     experiment: str
     competition: str = ""
     status: str = "damaged"
-    mode: str = "unknown"
+    mode: str = UNKNOWN
     finished: str = ""
     started: str = ""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     damage: str = ""
+    lost: str = ""
+    """What is no longer there of what only tables show; the run still predicts."""
 
     @property
     def is_real(self) -> bool:
         """Neither a smoke run nor an overfit run, nor damaged."""
-        return self.mode == REAL
+        return self.mode == REAL and not self.damage
 
     @property
     def trial(self) -> str:
@@ -55,13 +63,26 @@ class RunRecord:
 
 
 def load_record(folder: Path) -> RunRecord:
-    """Read run.json and metrics.json of one run directory; never raises: a broken run must not hide the others."""
+    """Read run.json and metrics.json of one run directory; never raises: a broken run must not hide the others.
+
+    What the tables show of a run is held against its digests: its record, its scores and its configuration.
+    """
+    damaged = RunRecord(folder, run=folder.name, experiment=folder.parent.name)
     try:
-        manifest = _load_mapping(folder / "run.json")
-        metrics = _load_mapping(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+        manifest = _load_manifest(folder / "run.json")
         mode = _load_mode(manifest, folder / "run.json")
     except ValueError as error:
-        return RunRecord(folder, run=folder.name, experiment=folder.parent.name, damage=str(error))
+        return replace(damaged, damage=str(error))
+    damaged = replace(damaged, manifest=manifest, mode=mode)
+    try:
+        named, scores = manifest.get(FILES) or {}, folder / "metrics.json"
+        for path in (folder / "config.yaml", *([scores] if scores.is_file() else [])):
+            if path.name in named:
+                check_file(path, named[path.name])
+        metrics = _load_mapping(scores) if scores.is_file() else {}
+        _read_submissions(damaged.submissions)
+    except ValueError as error:
+        return replace(damaged, damage=str(error))
     return RunRecord(
         folder,
         run=folder.name,
@@ -73,6 +94,7 @@ def load_record(folder: Path) -> RunRecord:
         finished=str(manifest.get("finished") or ""),
         manifest=manifest,
         metrics={key: float(value) for key, value in metrics.items() if isinstance(value, int | float)},
+        lost=f"{scores}: missing" if scores.name in named and not scores.is_file() else "",
     )
 
 
@@ -85,14 +107,15 @@ def list_runs(runs: Path, experiment: str | None = None) -> list[RunRecord]:
     return sorted(records, key=lambda record: (record.run, record.experiment))
 
 
-def find_run(runs: Path, name: str) -> RunRecord:
+def find_run(runs: Path, name: str, *, may_be_damaged: bool = False) -> RunRecord:
     """The run of an id, of `<experiment>/<id>`, or of a path to its directory, whatever its state.
 
-    Raises `PodiumError` when nothing or more than one run has this name, or when it is damaged.
+    Raises `PodiumError` when nothing or more than one run has this name, or when it is damaged and may not be.
     """
     folder = Path(name)
     if (folder / "run.json").is_file():
-        return _sound(load_record(folder.resolve()))
+        found = load_record(folder.resolve())
+        return found if may_be_damaged else _sound(found)
     records = list_runs(runs)
     matching = [record for record in records if name in (record.run, f"{record.experiment}/{record.run}")]
     if len(matching) > 1:
@@ -102,7 +125,7 @@ def find_run(runs: Path, name: str) -> RunRecord:
         near = difflib.get_close_matches(name, [record.run for record in records], n=1)
         hint = f"did you mean {near[0]}?" if near else "`podium compare` lists the runs"
         raise PodiumError(f"run {name}: no such run under {runs}; {hint}")
-    return _sound(matching[0])
+    return matching[0] if may_be_damaged else _sound(matching[0])
 
 
 def newest_finished_run(runs: Path, experiment: str, *, mode: str = REAL) -> RunRecord:
@@ -115,8 +138,14 @@ def newest_finished_run(runs: Path, experiment: str, *, mode: str = REAL) -> Run
     records = list_runs(runs, experiment)
     finished = [record for record in records if record.status == "finished" and record.mode == mode]
     if finished:
-        return _last_finished(finished)
+        newest = _last_finished(finished)
+        # What would be meant if it were whole must not be passed over without a word.
+        for record in records:
+            if record.damage and record.mode in (mode, UNKNOWN) and record.run > newest.run:
+                raise PodiumError(f"{record.damage}; to use the finished run before it: RUN={newest.run}")
+        return newest
     if records:
+        _sound(records[-1])
         raise PodiumError(f"experiment {experiment}: {_explain(records, experiment, mode)}")
     known = sorted({record.experiment for record in list_runs(runs)})
     near = difflib.get_close_matches(experiment, known, n=1)
@@ -127,10 +156,10 @@ def newest_finished_run(runs: Path, experiment: str, *, mode: str = REAL) -> Run
 def newest_unfinished_run(runs: Path, experiment: str) -> RunRecord:
     """The real run that `resume` goes on with where it is given an experiment's name: the newest that has not finished.
 
-    Raises `PodiumError` when there is none; an unfinished smoke or overfit run is named, but not taken.
+    It may be damaged. Raises `PodiumError` when there is none; an unfinished smoke or overfit run is named, not taken.
     """
-    records = [r for r in list_runs(runs, experiment) if r.status != "finished" and not r.damage]
-    real = [record for record in records if record.is_real]
+    records = [r for r in list_runs(runs, experiment) if r.manifest.get("status") != "finished"]
+    real = [record for record in records if record.mode in (REAL, UNKNOWN)]
     if real:
         return real[-1]
     start = f"`make experiment EXP={experiment}` starts one"
@@ -214,9 +243,21 @@ def _load_mode(manifest: Mapping[str, Any], path: Path) -> str:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _load_manifest(path: Path) -> Mapping[str, Any]:
+    manifest = _load_mapping(path)
+    check_seal(manifest, path, is_required=FILES in manifest)
+    for key in ("wall_seconds", "peak_memory_bytes"):
+        value = manifest.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{path}: {key} is {str(value)[:40]!r}, which is no number")
+    return manifest
+
+
 def _load_mapping(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path}: cannot be read (it is nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not isinstance(content, dict):
@@ -225,16 +266,29 @@ def _load_mapping(path: Path) -> Mapping[str, Any]:
 
 
 def load_submissions(record: RunRecord) -> list[dict[str, Any]]:
-    """A run's submissions, oldest first, each in its latest state; a line cut off by a crash counts as not written."""
-    if not record.submissions.is_file():
+    """A run's submissions, oldest first, each in its latest state; a line cut off by a crash counts as not written.
+
+    Raises PodiumError naming a whole line that is damaged.
+    """
+    try:
+        return _read_submissions(record.submissions)
+    except ValueError as error:
+        raise PodiumError(f"{error}; put the file back from a copy, or delete the line") from None
+
+
+def _read_submissions(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
         return []
     latest: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in whole_lines(record.submissions):
+    lines = whole_lines(path)
+    if lines and not lines[-1].rstrip().endswith("}"):  # a crash cut off the end of what was written last
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
         try:
             entry = json.loads(line)
-        except ValueError:
-            continue
-        latest[entry["host"], entry["ref"]] = entry
+            latest[entry["host"], entry["ref"]] = entry
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(f"{path}: line {number} is damaged (no submission)") from None
     return list(latest.values())
 
 

@@ -13,7 +13,8 @@ from components.data.vocabulary import load_vocabulary
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.experiment_file import read_values
 from pipelines.config.sections.model import RUN_PREFIX
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.engine.run_digests import check_shared_files
+from pipelines.engine.run_directory import NEVER_READ_AGAIN, RunDirectory
 from pipelines.engine.run_folds import expected_folds
 from pipelines.engine.run_index import run_of_name
 from pipelines.errors import PodiumError
@@ -44,6 +45,7 @@ def take_over(
     name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
     record = run_of_name(run.path.parents[1], name)
     source = RunDirectory(record.folder)
+    check_shared_files(source.path, source.read_record(), but=NEVER_READ_AGAIN)
     checkpoints = {path.relative_to(source.path).parts[0]: path for path in source.trained_checkpoints()}
     chosen = fold or next(iter(expected_folds(source) or checkpoints))
     if chosen not in checkpoints:

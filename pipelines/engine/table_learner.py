@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from components.atomic_files import atomic_folder
+from components.file_digests import sealed_folder
 from components.tabular_baseline import load_tabular_baseline
 from components.tabular_features import ColumnKinds, Stranger, column_kinds, find_strangers, has_values
 from pipelines.build import build_baseline
@@ -61,7 +61,7 @@ class TableLearner:
         """Fit on the fold's training rows and save."""
         baseline: Any = build_baseline(self.experiment, self.competition.task, count_classes(self.competition))
         self._fit(baseline, job.train)
-        with atomic_folder(job.folder / CHECKPOINT) as folder:
+        with sealed_folder(job.folder / CHECKPOINT) as folder:
             baseline.save(folder)
         return FitResult(checkpoint=CHECKPOINT, num_steps=1)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from components.atomic_files import atomic_file, read_json, write_json
+from components.atomic_files import atomic_file, write_json
 from components.data.folds import train_valid_rows
+from components.file_digests import sealed
 from components.training.history import read_history
 from pipelines.adapters.tracker import Tracker
 from pipelines.competitions.competition import Competition
@@ -20,6 +21,7 @@ from pipelines.engine.fold_file import Folds, hash_folds
 from pipelines.engine.learner import FoldJob, Learner
 from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import RunObserver, Screen, StopWish
+from pipelines.engine.run_digests import FILES, NO_SCORES, RESULT, digest_fold, read_result
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_folds import FULL_FIT, name_folds
 from pipelines.engine.run_modes import read_mode
@@ -76,8 +78,12 @@ def fold_numbers(experiment: Experiment, folds: Folds) -> list[int]:
 
 def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFrame, folds: Folds) -> None:
     folder = context.run.fold(name)
-    if (folder / "result.json").exists():
+    if (folder / RESULT).exists():
+        if context.is_main:
+            context.run.note_files(folder / RESULT)  # a kill may have come before this
         return
+    if f"{name}/{RESULT}" in context.run.read_record().get(FILES, {}):
+        context.screen.say(f"{folder / RESULT}: missing, though run.json names it; {name} is trained to its end again")
     tracker = context.tracker.child(name)
     tracker.log_tags({"mode": read_mode(context.run.read_record())})
     observer = RunObserver(tracker, context.screen, context.stop_wish)
@@ -93,8 +99,12 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
             tracker.log_artifact(figure, "figures")
         for figure in learner.draw_figures(job, folder / result.checkpoint, context.run.figures):
             tracker.log_artifact(figure, "figures")
+        made: dict[str, object] = {"checkpoint": result.checkpoint, "num_steps": result.num_steps, **scores}
+        made[FILES] = digest_fold(folder, result.checkpoint)
+        result.tidy()
         # Written last: a fold with a result is done and is never trained again.
-        write_json(folder / "result.json", {"checkpoint": result.checkpoint, "num_steps": result.num_steps, **scores})
+        write_json(folder / RESULT, sealed(made))
+        context.run.note_files(folder / RESULT)
         tracker.finish("FINISHED")
     _wait()
 
@@ -163,14 +173,16 @@ def _summarise(context: RunContext, train: DataFrame, folds: Folds) -> dict[str,
         figure = draw_scores(metrics, context.competition, context.run.figures / "folds.png")
         context.tracker.log_artifact(figure, "figures")
     write_json(context.run.metrics, metrics)
+    context.run.note_files(context.run.oof, context.run.metrics)
     # A fold's own scores are on its nested run.
     context.tracker.log_metrics({name: value for name, value in metrics.items() if not name.startswith("fold")})
     return metrics
 
 
 def _collect_scores(context: RunContext, names: Iterable[str]) -> dict[str, float]:
-    results = {name: read_json(context.run.fold(name) / "result.json") for name in names}
-    scores = {name: {k: v for k, v in r.items() if k not in ("checkpoint", "num_steps")} for name, r in results.items()}
+    record = context.run.read_record()
+    results = {name: read_result(context.run.path, record, name) for name in names}
+    scores = {name: {k: v for k, v in r.items() if k not in NO_SCORES} for name, r in results.items()}
     metrics = {f"{name}/{metric}": value for name, values in scores.items() for metric, value in values.items()}
     for metric in next(iter(scores.values())):
         values = [values[metric] for values in scores.values()]

@@ -74,8 +74,10 @@ def compare(
         return
     for rules, rows, num_rows in tables.values():
         _print_runs(console, rules, rows, num_rows)
-    for record in damaged:
-        line = f"damaged: {record.damage}"
+    for record in records:
+        if not (record.damage or record.lost):
+            continue
+        line = f"damaged: {record.damage or record.lost}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from pipelines.adapters.built_kernel import (
 )
 from pipelines.adapters.kernel_notebook import EMBEDDED, IN_DATASET, render_metadata, render_notebook
 from pipelines.adapters.kernel_session import FOLDS, PLAN, RUN
+from pipelines.adapters.packed_run import pack_run
 from pipelines.adapters.wheels import obtain_wheels
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.competitions.embedded import check_manifest, file_digest, read_manifest
@@ -30,9 +31,10 @@ from pipelines.config.modes import smoke_overrides
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.model import starts_from_run
 from pipelines.config.workspace import Workspace
+from pipelines.engine import run_digests
 from pipelines.engine.fold_file import hash_folds, obtain_folds
 from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_folds import check_finished, expected_folds
+from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import find_run, newest_finished_run
 from pipelines.engine.run_modes import OVERFIT, REAL, SMOKE, read_mode, warn_of_mode
 from pipelines.engine.source_state import hash_source
@@ -45,11 +47,6 @@ FORMAT = 1
 MAX_SOURCE_BYTES = 950_000
 # Files up to this size travel in the notebook, so that they are pinned by it.
 SMALL_BYTES = 16_000
-# What a run's record says in a kernel: nothing of when, where and on which machine.
-RECORD_KEYS = (
-    "run", "experiment", "competition", "status", "seed", "mode", "commit", "dirty", "source_sha256", "data_sha256",
-    "folds_sha256", "fold_names", "num_train_rows", "vocabulary", "images", "versions",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,6 +136,8 @@ def _find_run(workspace: Workspace, file: KernelFile, run: str | None, mode: str
     if run is None and file.experiment and record.experiment != _word(file):
         raise PodiumError(f"{record.folder}: a run of {record.experiment}, where kernel.yaml says {_word(file)}")
     directory = RunDirectory(record.folder)
+    directory.check_prediction_files()
+    run_digests.check_run_file(directory.path, record.manifest, directory.folds.name)
     folds = [int(line.rsplit(",", 1)[1]) for line in directory.folds.read_text(encoding="utf-8").splitlines()[1:]]
     digest = str(directory.read_record()["folds_sha256"])
     return Subject(load_run_config(record.folder), load_competition(record.competition), directory, folds, digest)
@@ -277,14 +276,7 @@ def _bundle_files(subject: Subject, weights: Dataset | None, plan: Mapping[str, 
     if subject.run is None:
         return files | {f"{RUN}/config.yaml": resolve_yaml(subject.experiment).encode()}
     assert weights is not None
-    inside = set(weights.paths.values())
-    for path in subject.run.prediction_files():
-        place = path.relative_to(subject.run.path).as_posix()
-        if place not in inside:
-            files[f"{RUN}/{place}"] = path.read_bytes()
-    # An older run's record does not name its folds, and its folds.csv does not travel along.
-    record = subject.record | {"fold_names": expected_folds(subject.run)}
-    return files | {f"{RUN}/run.json": _json({key: record[key] for key in RECORD_KEYS if key in record})}
+    return files | {f"{RUN}/{place}": content for place, content in pack_run(subject.run, weights.paths.values())}
 
 
 def _render(slug: str, words: str, facts: Mapping[str, str], packed: bytes) -> tuple[str, Dataset | None]:

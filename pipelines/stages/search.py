@@ -71,7 +71,8 @@ def read_articles(file: Path) -> list[Article]:
     names = {field.name for field in fields(Article)}
     articles = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Editors on Windows begin a file with a byte order mark; a body may hold other line ends than this one.
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise PodiumError(f"{file}: unreadable ({error})") from error
     for number, line in enumerate(lines, start=1):

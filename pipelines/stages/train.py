@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from components.training.history import read_history
 from pipelines.adapters.local_host import LocalHost
@@ -19,8 +20,9 @@ from pipelines.engine.fold_file import obtain_folds
 from pipelines.engine.observer import Screen, StopWish
 from pipelines.engine.processes import decide_together, is_main_process, join_processes
 from pipelines.engine.prompts import list_companion_texts
+from pipelines.engine.run_digests import check_run_file, list_missing
 from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import find_run, newest_unfinished_run
+from pipelines.engine.run_index import RunRecord, find_run, newest_unfinished_run
 from pipelines.engine.run_modes import read_mode, warn_of_mode
 from pipelines.engine.training_run import RunContext
 from pipelines.errors import PodiumError
@@ -60,24 +62,38 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
 def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> RunDirectory:
     """Go on with a run as if it had never stopped: the newest unfinished one of an experiment, or `run_name`."""
     run = RunDirectory(_unfinished_run(workspace, experiment_name, run_name))
-    record, experiment = run.read_record(), load_run_config(run.path)
+    record = run.read_record()
+    check_run_file(run.path, record, run.config.name)
+    experiment = load_run_config(run.path)
     if experiment_name is not None and experiment.name != experiment_name.replace("/", "_"):
         raise PodiumError(f"{run.path} is a run of {experiment.name}, not of {experiment_name}")
     competition = load_competition(experiment.competition)
     check_data(record, workspace.data_dir(competition.kaggle_slug), run)
     _join(experiment)
+    # Large files are hashed by one process.
+    decide_together(run.check_files)
     return _carry_out(workspace, experiment, competition, run, record.get("mode"))
 
 
 def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str | None) -> Path:
     if run_name is not None:
-        record = find_run(workspace.runs, run_name)
-        if record.status == "finished":
+        record = find_run(workspace.runs, run_name, may_be_damaged=True)
+        _check_record(record)
+        if _is_finished(record.folder, record.manifest):
             raise PodiumError(_finished_already(record.folder))
         return record.folder
     if experiment is None:
         raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
-    return newest_unfinished_run(workspace.runs, experiment.replace("/", "_")).folder
+    record = newest_unfinished_run(workspace.runs, experiment.replace("/", "_"))
+    _check_record(record)
+    return record.folder
+
+
+def _check_record(record: RunRecord) -> None:
+    """What else of a run is damaged is named, with its own cure, when it is read."""
+    if not record.manifest:
+        cure = "restore the file, or name another run with RUN="
+        raise PodiumError(f"{record.damage}; {cure}")
 
 
 def _join(experiment: Experiment) -> None:
@@ -113,8 +129,13 @@ def _carry_out(
     return run
 
 
+def _is_finished(run: Path, record: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do: what a run had made and is gone, training makes again."""
+    return record.get("status") == "finished" and not list_missing(run, record)
+
+
 def _refuse_finished(run: RunDirectory) -> None:
-    if run.read_record().get("status") == "finished":
+    if _is_finished(run.path, run.read_record()):
         raise PodiumError(_finished_already(run.path))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.config.workspace import Workspace
+from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.source_state import SourceState
 
 QUICK = ["tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
@@ -109,7 +110,7 @@ def test_a_run_of_another_competition_is_refused(workspace, capsys, tmp_path):
     message = refused(workspace, capsys, "predict", "smoke/mt5_adafactor", "--data-dir", data)
     assert "test.csv" in message
     assert "language" in message
-    record.write_text(record.read_text().replace('"place_names"', '"cmudict_g2p"'))
+    RunDirectory(record.parent).update_record(competition="cmudict_g2p")
     message = refused(workspace, capsys, "predict", "--run", record.parent.name)
     assert "belong to different runs" in message
 
@@ -117,7 +118,7 @@ def test_a_run_of_another_competition_is_refused(workspace, capsys, tmp_path):
 def test_data_that_changed_since_are_named_at_resume(workspace, capsys):
     train(workspace)
     (record,) = workspace.runs.glob("*/*/run.json")
-    record.write_text(record.read_text().replace('"finished"', '"interrupted"'))
+    RunDirectory(record.parent).update_record(status="interrupted")
     test_file = workspace.data_dir("place-names") / "test.csv"
     test_file.write_bytes(test_file.read_bytes() + b"\n")
     message = refused(workspace, capsys, "resume", "smoke/mt5_adafactor")

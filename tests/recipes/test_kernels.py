@@ -177,8 +177,11 @@ def test_a_rehearsal_finds_what_kaggle_would_not(workspace, smoke, monkeypatch, 
     run = RunDirectory(newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke").folder)
     config = run.config.read_text()
     run.config.write_text(config.replace("max_target_length: 48", "max_target_length: 3"))
+    assert "config.yaml: damaged or changed" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
+    run.note_files(run.config)
     assert "is not what `podium predict` writes" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
     run.config.write_text(config)
+    run.note_files(run.config)
 
 
 def test_a_kernel_refuses_inputs_of_another_run_or_none(workspace, smoke, tmp_path, capsys):

@@ -104,7 +104,7 @@ def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
         "  source     equal, with its uncommitted changes",
         f"  data       3 files equal in {second.data / 'place-names'}",
         "  libraries  equal, and so is the kind of processor",
-        "  weights    2 files equal",
+        "  weights    3 files equal",
         "  submission equal",
         f"equal: the submission of {REF}, byte for byte",
     ]
@@ -201,7 +201,7 @@ def test_training_again_gives_the_same_weights(first):
     is_equal, said = outcome(first, retrain=True)
     assert said[-4:] == [
         f"  training   podium {' '.join(COMMAND)}",
-        "  weights    2 files equal",
+        "  weights    3 files equal",
         "  submission equal",
         f"equal: the submission of {REF}, byte for byte",
     ]

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from loop_parts import Rows, Watcher, bits, collate, save
 from torch import nn
 
+from components.file_digests import write_digests
 from components.models.output import ModelOutput
 from components.optim.schedules import build_cosine
 from components.training.checkpoint import list_steps
@@ -39,7 +40,7 @@ def weight_score(model):
     return {"valid/score": float(model.layers[0].weight.detach().norm())}
 
 
-def train(folder, settings=SETTINGS, *, watcher=None, evaluate=weight_score, dropout=0.5, data=None):
+def train(folder, settings=SETTINGS, *, watcher=None, evaluate=weight_score, dropout=0.5, data=None, is_done=True):
     torch.manual_seed(7)
     model = Regression(dropout)
     loop = TrainingLoop(
@@ -55,7 +56,10 @@ def train(folder, settings=SETTINGS, *, watcher=None, evaluate=weight_score, dro
         folder=folder,
         observer=watcher or Watcher(),
     )
-    return model, loop.run()
+    progress = loop.run()
+    if is_done:  # as a learner does once the fold's predictions are there
+        loop.drop_former_point()
+    return model, progress
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 7, 11, 22])
@@ -191,5 +195,6 @@ def test_another_number_of_processes_is_refused_by_name(tmp_path):
         train(tmp_path, watcher=Watcher(3))
     state = next(tmp_path.glob("resume/step-*/state.json"))
     state.write_text(state.read_text().replace('"num_processes": 1', '"num_processes": 2'))
+    write_digests(state.parent)
     with pytest.raises(ValueError, match="written by 2 process"):
         train(tmp_path)

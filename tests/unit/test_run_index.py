@@ -63,7 +63,9 @@ def test_a_damaged_mode_is_no_real_run(workspace, mode):
     record = load_record(folder)
     words = f"{folder / 'run.json'}: mode: {mode!r}: no such mode; it is null, smoke or overfit"
     assert (record.is_real, record.status, record.damage) == (False, "damaged", words)
-    assert newest_finished_run(workspace.runs, "first_try").run == REAL
+    assert error_of(newest_finished_run, workspace.runs, "first_try") == (
+        f"{words}; to use the finished run before it: RUN={REAL}"
+    )
     assert error_of(find_run, workspace.runs, SMOKE) == f"{words}; restore the file or train again"
 
 
@@ -101,8 +103,8 @@ def test_nothing_has_finished(workspace):
 def test_only_a_damaged_run_is_there(workspace):
     folder = make_run(workspace, SMOKE, mode="smokey")
     assert error_of(newest_finished_run, workspace.runs, "first_try") == (
-        f"experiment first_try: none of its runs has finished ({folder / 'run.json'}: mode: 'smokey': no such mode; "
-        "it is null, smoke or overfit); make a real one with: make experiment EXP=first_try"
+        f"{folder / 'run.json'}: mode: 'smokey': no such mode; it is null, smoke or overfit; restore the file or train "
+        "again"
     )
 
 

@@ -285,7 +285,7 @@ def test_a_smoke_run_is_submitted_by_its_id_alone_and_named(workspace, screen):
     folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD, mode="smoke")
     assert submit(workspace, experiment="first_try", console=screen)["description"] == "first_try 20261120-100000-aaaa"
     assert "smoke" not in text_of(screen)
-    entry = submit(workspace, run="20261121-100000-bbbb", console=screen)
+    entry = submit(workspace, run="20261121-100000-bbbb", again=True, console=screen)
     assert entry["description"] == "first_try 20261121-100000-bbbb (a smoke run)"
     assert json.loads((folder / "submissions.jsonl").read_text()) == entry
     lines = text_of(screen).splitlines()
