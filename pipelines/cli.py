@@ -20,11 +20,12 @@ from pipelines.switches import is_on
 def _train(arguments: argparse.Namespace, workspace: Workspace) -> None:
     if not arguments.experiment:
         _list_experiments(workspace)
+    mode = _mode()
     if _is_main_process():
         _prepare_data(workspace, arguments.experiment, arguments.overrides)
     from pipelines.stages.train import train
 
-    train(workspace, arguments.experiment, arguments.overrides, mode=_mode())
+    train(workspace, arguments.experiment, arguments.overrides, mode=mode)
 
 
 def _prepare_data(workspace: Workspace, name: str, overrides: Sequence[str]) -> None:
@@ -235,10 +236,11 @@ def _kernel_build(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.config.kernel_file import load_kernel_file
     from pipelines.stages.kernel import build
 
+    mode = _mode()
     file = load_kernel_file(workspace, arguments.kernel)
     if file.mode == "train":
         _prepare_data(workspace, str(file.experiment), file.overrides)
-    build(workspace, arguments.kernel, run=arguments.run, resume=arguments.resume, mode=_mode())
+    build(workspace, arguments.kernel, run=arguments.run, resume=arguments.resume, mode=mode)
 
 
 def _tracking_prepare(arguments: argparse.Namespace, workspace: Workspace) -> None:

@@ -30,15 +30,20 @@ class MemoryUse:
     left: int
 
 
-def measure_memory(function: Callable[[], object]) -> MemoryUse:
-    """Run `function` once and watch the allocator of the device in use (CUDA where it is initialised).
+def measure_memory(function: Callable[[], object], device: torch.device | None = None) -> MemoryUse:
+    """Run `function` once and watch the allocator of `device`; without one, CUDA's where CUDA is initialised.
 
+    Whoever knows the device says it: torch's optimizers initialise CUDA for weights on the CPU too.
     Run it once before, so that buffers which live for ever are not counted.
     """
     with without_collection():
-        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            return _measure_cuda(function)
-        return _measure_cpu(function)
+        return _measure_cuda(function) if _is_cuda(device) else _measure_cpu(function)
+
+
+def _is_cuda(device: torch.device | None) -> bool:
+    if device is None:
+        return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return device.type == "cuda"
 
 
 @contextmanager
@@ -100,9 +105,9 @@ def saved_bytes(forward: Callable[[], object]) -> int:
     return measure_memory(forward).left
 
 
-def peak_bytes(step: Callable[[], object]) -> int:
+def peak_bytes(step: Callable[[], object], device: torch.device | None = None) -> int:
     """The most bytes at any time of a step above those held before it; gradients made by the step count."""
-    return measure_memory(step).peak
+    return measure_memory(step, device).peak
 
 
 def tensor_bytes(values: Iterable[object]) -> int:
@@ -122,12 +127,12 @@ class Phase:
     peak: int
 
 
-def measure_phases(function: Callable[[Callable[[str], None]], object]) -> list[Phase]:
-    """Run `function(mark)` once; each call of `mark(name)` begins a phase."""
+def measure_phases(
+    function: Callable[[Callable[[str], None]], object], device: torch.device | None = None
+) -> list[Phase]:
+    """Run `function(mark)` once; each call of `mark(name)` begins a phase. `device` is that of `measure_memory`."""
     with without_collection():
-        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            return _phases_on_cuda(function)
-        return _phases_on_cpu(function)
+        return _phases_on_cuda(function) if _is_cuda(device) else _phases_on_cpu(function)
 
 
 def _phases_on_cpu(function: Callable[[Callable[[str], None]], object]) -> list[Phase]:

@@ -199,7 +199,8 @@ class _Watch:
     def bytes(self, batch: Batch, probe: Sequence[Treatment]) -> Bytes:
         with applied_treatments(self.stacks, probe):
             self.forget_gradients()
-            phases = measure_phases(lambda mark: self.run(batch, mark, has_parts=True))
+            device = next(self.model.parameters()).device
+            phases = measure_phases(lambda mark: self.run(batch, mark, has_parts=True), device)
         values = {f"{phase.name} held": float(phase.held) for phase in phases}
         values |= {f"{phase.name} peak": float(phase.peak) for phase in phases}
         # While a layer's result is looked at, its caller still holds its input

@@ -101,8 +101,8 @@ class MemoryPlanner:
         self.planned, self.optimizer, self.batch, self.budget = planned, optimizer, batch, budget
         self.forward_backward, self.has_gradients = forward_backward, has_gradients
         self.also_held = also_held
-        is_on_cuda = next(planned.model.parameters()).device.type == "cuda"
-        self.offered = offered or (OFFERED_ON_CUDA if is_on_cuda else OFFERED)
+        self.device = next(planned.model.parameters()).device
+        self.offered = offered or (OFFERED_ON_CUDA if self.device.type == "cuda" else OFFERED)
         self.costs: StepCosts | None = None
         self.resident = 0
 
@@ -127,7 +127,7 @@ class MemoryPlanner:
             has_gradients=self.has_gradients,
         )
         self.optimizer.step()
-        update = measure_memory(self.optimizer.step)
+        update = measure_memory(self.optimizer.step, self.device)
         gradients = tensor_bytes([weight.grad for weight in self.planned.model.parameters()])
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         weights = [*self.planned.model.parameters(), *self.planned.model.buffers()]
@@ -169,7 +169,7 @@ class MemoryPlanner:
         """The peak of a real step on the whole batch under a plan, with all that is resident. Trains a step."""
         self.planned.apply(plan)
         self.planned.model.zero_grad(set_to_none=not self.has_gradients)
-        peak = peak_bytes(self._whole_step)
+        peak = peak_bytes(self._whole_step, self.device)
         return peak + self.resident
 
     def _whole_step(self) -> None:

@@ -31,7 +31,7 @@ def collect_random_states() -> dict[str, Tensor]:
         "numpy_rest": torch.tensor([position, has_gauss, cached], dtype=torch.float64),
         "torch_cpu": torch.get_rng_state(),
     }
-    # Asking would initialise CUDA for a training on the CPU, whose memory is then measured on the wrong device
+    # Asking would initialise CUDA for a training on the CPU
     for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):  # type: ignore[no-untyped-call]
         states[f"torch_cuda_{index}"] = torch.cuda.get_rng_state(index)
     return states

@@ -187,9 +187,8 @@ class LocalHost:
         part = "private" if reveal else "public"
 
         def badness(row: Mapping[str, Any]) -> float:
-            # A metric may be undefined on a part of the rows, or newer than a row: such a row stands last
-            score = float(row[part].get(self.competition.metric, "nan"))
-            if score != score:
+            score = float(row[part][self.competition.metric])
+            if score != score:  # a metric may be undefined on a part of the rows: such a row stands last
                 return float("inf")
             return -score if METRICS[self.competition.metric].greater_is_better else score
 

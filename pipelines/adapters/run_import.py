@@ -85,6 +85,7 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     record = read_foreign_run(source, TRACKING_FOLDER)
     _check_mode(record, source)
     run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
+    _compare(source, run)  # what is refused leaves no trace, not even of a lock
     with locked_run(run.path, print):
         return _import_alone(workspace, source, run, origin)
 

@@ -172,7 +172,7 @@ class _Settling:
         )
         if state is None:
             return []
-        entry = {**entry, "ref": state.ref} | ({"kernel": facts["kernel"]} if facts.get("kernel") else {})
+        entry = {**entry, "ref": state.ref} | {key: facts[key] for key in ("kernel", "is_code") if facts.get(key)}
         entry = kaggle_entry(entry, state, rules)
         append_submission(record, entry)
         return [entry]
@@ -223,7 +223,7 @@ def run_name(workspace: Workspace, folder: Path) -> str:
 
 def facts_of(workspace: Workspace, record: RunRecord, entry: Mapping[str, Any]) -> dict[str, object]:
     """What an intent says of an entry."""
-    kept = ("status", "host", "competition", "ref", "sha256", "kernel", "description", "time")
+    kept = ("status", "host", "competition", "ref", "sha256", "kernel", "is_code", "description", "time")
     return {"run": run_name(workspace, record.folder)} | {key: entry[key] for key in kept if key in entry}
 
 
@@ -233,8 +233,12 @@ def _is_of(entry: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
         return False
     if facts.get("ref") is not None:
         return bool(entry["ref"] == facts["ref"])
-    same = ("sha256", "description", "kernel")
-    return all(entry.get(key) == facts.get(key) for key in same) and str(entry["time"]) >= str(facts.get("time"))
+    if any(entry.get(key) != facts.get(key) for key in ("sha256", "description", "kernel")):
+        return False
+    if facts["host"] == "kaggle":
+        # A time would not do: the same may have been sent before within the same second.
+        return "last_ref" in facts and bool(entry["ref"] > facts["last_ref"])
+    return str(entry["time"]) >= str(facts.get("time"))
 
 
 def _read_boards(workspace: Workspace) -> dict[str, list[Entry]]:

@@ -13,7 +13,6 @@ import pandas as pd
 from components.metrics import METRICS
 from pipelines.competitions.kaggle_files import KaggleFiles
 from pipelines.competitions.sample_columns import asked_columns, find_classes
-from pipelines.competitions.tables import FIRST_LINE
 from pipelines.competitions.tasks import TASKS, fitting_metrics
 from pipelines.errors import PodiumError
 
@@ -110,7 +109,7 @@ def _check_ids(files: KaggleFiles, role: str, name: str) -> None:
         raise PodiumError(f"{files.path(role)}: no rows under the header")
     twice = ids[ids.duplicated()]
     if not twice.empty:
-        first, second = (int(row) + FIRST_LINE for row in ids.index[ids == twice.iloc[0]][:2])
+        first, second = (files.line(role, int(row)) for row in ids.index[ids == twice.iloc[0]][:2])
         raise PodiumError(
             f"{files.path(role)}: {name} {twice.iloc[0]!r} stands in lines {first} and {second}; "
             f"an id must be unique: remove one, or name another column with --id COLUMN"
@@ -195,7 +194,7 @@ def _find_task(
         empty = values[values.str.strip() == ""]
         if not empty.empty:
             raise PodiumError(
-                f"{files.path('train')}: line {int(empty.index[0]) + FIRST_LINE} has no {name} "
+                f"{files.path('train')}: line {files.line('train', int(empty.index[0]))} has no {name} "
                 f"({len(empty)} such rows); remove the rows without a label"
             )
     if given is not None:

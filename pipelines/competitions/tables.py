@@ -13,8 +13,6 @@ from pipelines.competitions.csv_tables import line_of_row, open_table
 from pipelines.competitions.kaggle_files import USUAL_NAMES, find_kaggle_file
 from pipelines.errors import PodiumError
 
-FIRST_LINE = 2  # of the rows where no text holds a line break; `line_of_row` counts these as well
-
 
 def find_table(data_dir: Path, role: str, cure: str) -> Path:
     """The file of `role` ("train", "test" or "sample"), under any of its usual names."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.file_digests import DIGESTS, check_file, check_folder, file_digest, read_object, write_digests
+from pipelines import names
 from pipelines.errors import PodiumError
 
 FILES = "files_sha256"
@@ -71,9 +72,17 @@ def read_result(run: Path, record: Mapping[str, Any], fold: str) -> dict[str, An
         result = read_object(path, is_required=stated is not None)
         if not isinstance(result.get("checkpoint"), str):
             raise ValueError(f"{path}: damaged (names no checkpoint)")
+        _check_inside(path, result["checkpoint"])
     except ValueError as error:
         raise PodiumError(f"{error}; {_cure(run, record, f'{fold}/{RESULT}')}") from None
     return result
+
+
+def _check_inside(path: Path, checkpoint: str) -> None:
+    try:
+        names.place(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{path}: checkpoint: {error}") from None
 
 
 def check_checkpoint(run: Path, record: Mapping[str, Any], fold: str, result: Mapping[str, Any]) -> Path:

@@ -1,10 +1,9 @@
 """The folds that a run consists of, and whether all of them are there: an average over fewer is another model."""
 
 from pathlib import Path
-from typing import Any
 
-from components.atomic_files import read_json
 from pipelines.config.experiment_file import read_values
+from pipelines.engine.run_digests import RESULT, check_checkpoint, read_result
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import RunRecord
 from pipelines.errors import PodiumError
@@ -65,30 +64,19 @@ def check_all_folds(run: RunDirectory) -> None:
     if strange:
         place = run.path / strange[0]
         raise PodiumError(f"{place}: is no fold of this run, which has {_listed(expected)}; move it out of the run")
+    record = run.read_record()
     for name in expected:
-        trained_checkpoint(run, name)
-
-
-def trained_checkpoint(run: RunDirectory, name: str) -> Path:
-    """The checkpoint of a finished fold. Raises `PodiumError` where it is gone."""
-    path = run.fold(name) / "result.json"
-    try:
-        result: Any = read_json(path)
-    except (OSError, ValueError) as error:
-        raise PodiumError(f"{path}: cannot be read ({error}); put the file back") from error
-    checkpoint = result.get("checkpoint") if isinstance(result, dict) else None
-    if not isinstance(checkpoint, str):
-        raise PodiumError(f"{path}: names no checkpoint; put the file back")
-    folder = path.parent / checkpoint
-    if not folder.is_dir():
-        raise PodiumError(f"{folder}: no such folder, which {path} names as the fold's weights; put it back")
-    return folder
+        folder = run.fold(name) / str(read_result(run.path, record, name)["checkpoint"])
+        if not folder.is_dir():
+            raise PodiumError(f"{folder}: no such folder, which its fold's {RESULT} names as its weights; put it back")
 
 
 def first_checkpoint(run: RunDirectory) -> Path:
-    """The checkpoint of the first fold that a run must have, for whoever takes one fold's weights."""
-    expected = expected_folds(run)
-    return trained_checkpoint(run, expected[0]) if expected else run.trained_checkpoints()[0]
+    """The checkpoint of the first fold that a run must have, held against its digests, for whoever takes only one."""
+    expected, record = expected_folds(run), run.read_record()
+    if not expected:
+        return run.trained_checkpoints()[0]
+    return check_checkpoint(run.path, record, expected[0], read_result(run.path, record, expected[0]))
 
 
 def _count_folds(run: RunDirectory) -> int:

@@ -52,8 +52,8 @@ class TableLearner:
         kinds = column_kinds(inputs, may_be_category=may_be_category, beside=self._table(test))
         for stranger in find_strangers(self._table(test), kinds):
             raise PodiumError(
-                f"{self.competition.name}: test, {_named(stranger, test)}, but train holds nothing else there; write "
-                f"them as train does, empty these cells, or take {stranger.column} out of input_columns"
+                f"{self.competition.name}: test, {_named(stranger, test)}, while every filled cell of train is one "
+                f"there; write them as train does, empty these cells, or take {stranger.column} out of input_columns"
             )
         return {"column_kinds": asdict(kinds)}
 

@@ -264,6 +264,7 @@ def _submit_to_kaggle(
                 _say_former(former, offer, rules, console, is_code=is_code)
                 return former.entry
             facts = _intent_facts(workspace, offer, rules, "kaggle", description)
+            facts |= {"is_code": True} if is_code else {}
             if former is not None and former.record is not None:
                 facts = facts_of(workspace, former.record, former.entry)
             intent = held.enter_context(journal.begun(**facts))
@@ -324,7 +325,8 @@ def _send(
         if error.status is not None and 400 <= error.status < 500:
             intent.strike()  # refused: after any other error Kaggle may have taken it
         raise
-    return _new_entry(offer, rules, ref, description) | {"status": "PENDING", "public": {}}
+    entry = _new_entry(offer, rules, ref, description) | {"status": "PENDING", "public": {}}
+    return entry | ({"is_code": True} if is_code else {})
 
 
 def _await_score(

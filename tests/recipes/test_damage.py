@@ -95,9 +95,8 @@ def test_the_cure_for_a_damaged_fold_of_a_finished_run_cures(whole, finished, ca
     shutil.rmtree(run / "fold0")
     assert f"{run}/fold0/result.json: missing; " in refused(whole, capsys, "predict", NAME)
     podium(whole, "resume", "--run", run.name)
-    assert (
-        "result.json: missing, though run.json names it; fold0 is trained to its end again" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "result.json: missing, though run.json names it; fold0 is trained to its end again" in said
     assert products(run) == products(only_run(finished))
     assert refused(whole, capsys, "resume", "--run", run.name).partition(": ")[2].startswith("finished already")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from podium_processes import killed_podium, make_command, only_run, podium, products
+from small_runs import tear
 
 from components.training.history import read_history
 
@@ -67,7 +68,7 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
         "model.dropout=0",
         "training.num_steps=50",
         "training.eval_every_steps=50",
-        "training.checkpoint_every_steps=20",
+        "training.checkpoint_every_steps=10",
         "training.log_every_steps=1",
         "training.gradient_accumulation_steps=2",
         "optimizer.lr=1e-3",
@@ -90,6 +91,8 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
     refused = podium(workspace.root, "resume", "smoke/mt5_adafactor", check=False)
     assert refused.returncode == 2
     assert "use NPROC=2" in refused.stderr
+    # Both go on from the point before the newest, and it is said once.
+    tear(only_run(workspace) / "fold0/resume/step-00000030/optimizer.safetensors")
     # As a user resumes it: podium's --run must reach podium through torchrun
     resumed = subprocess.run(
         make_command("resume", RUN=only_run(workspace).name, NPROC="2"),
@@ -100,6 +103,7 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
         check=False,
     )
     assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stderr.count("the resume point of step 30 is not used, training goes on from step 20") == 1
     losses = [
         [entry["train/loss"] for entry in read_history(only_run(w) / "fold0/history.jsonl") if "train/loss" in entry]
         for w in (one, workspace)

@@ -17,6 +17,7 @@ from pipelines.engine import prediction
 TABLE = "name: tiny, competition: tiny_task, model: {name: linear_baseline, estimator: linear}, data: {name: table}"
 PIXELS = "name: tiny, competition: tiny_task, model: {name: pixel_baseline}, data: {name: pixels, img_size: 8}"
 NUM_TRAIN, NUM_TEST = 48, 12
+ODD = ("id", "label", "fold", "prediction", "score", "x")
 
 
 @pytest.fixture
@@ -53,14 +54,14 @@ def frames(labels, sample, **inputs):
     }
 
 
-def test_columns_called_id_and_label_and_an_answer_before_the_id(run):
+def test_columns_called_as_podiums_own_and_an_answer_before_the_id(run):
     noise = np.random.default_rng(1).choice(["red", "green"], NUM_TRAIN + NUM_TEST)
     made = frames(
         lambda rows: {"target": (rows["x"] > 0).astype(int)},
         {"target": 0.5, "label": "", "row": 0, "Usage": "Public"},
-        id=noise[::-1], label=noise,
+        id=noise[::-1], label=noise, fold=noise, prediction=noise, score=noise[::-1],
     )  # fmt: skip
-    fields = {"id_column": "row", "input_columns": ("id", "label", "x"), "label_columns": ("target",)}
+    fields = {"id_column": "row", "input_columns": ODD, "label_columns": ("target",)}
     competition, folder, data_dir = run(made, **fields)
     oof = pd.read_parquet(folder / "oof.parquet")
     assert oof["id"].tolist() == [str(row) for row in made["train"]["row"]]

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import CheckpointPolicy
 from components.training import activation_treatments
 from components.training.activation_bits import build_bits
 from components.training.activation_checkpointing import apply_plan
-from components.training.activation_memory import measure_memory, peak_bytes, saved_bytes
+from components.training.activation_memory import Phase, measure_memory, measure_phases, peak_bytes, saved_bytes
 from components.training.activation_plans import Treatment, parse_plan
 
 ROWS, WIDTH = 256, 64
@@ -47,6 +47,22 @@ def test_peak_bytes_are_those_of_a_chain_counted_by_hand():
     assert peak_bytes(chain) - 2 * MAP in range(64)
     use = measure_memory(lambda: x.neg())
     assert (use.peak, use.left) == (MAP, MAP)
+
+
+def test_a_step_on_the_cpu_is_measured_there_although_cuda_is_initialised(monkeypatch):
+    """As torch's AdamW does on a machine with a GPU, for weights on the CPU too."""
+    x, cpu = torch.randn(ROWS, WIDTH), torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    use = measure_memory(lambda: x.neg(), cpu)
+    assert (use.peak, use.left) == (MAP, MAP)
+    assert peak_bytes(lambda: x.neg().neg().sum(), cpu) - 2 * MAP in range(64)
+
+    def step(mark):
+        mark("begin")
+        return x.neg()
+
+    assert measure_phases(step, cpu) == [Phase("begin", 0, MAP)]
 
 
 def test_what_plans_keep_of_an_encoder(bert):

@@ -1,4 +1,4 @@
-"""A damaged resume point is named, the one before it is taken, and the training ends in the bits of an undamaged one."""
+"""A damaged resume point is named and the one before it taken; the training ends in the bits of an undamaged one."""
 
 import json
 import random

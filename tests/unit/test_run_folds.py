@@ -76,13 +76,14 @@ def test_a_whole_run_passes_and_each_gap_is_said(tmp_path):
     result = run.path / "fold0" / "result.json"
     result.unlink()
     assert f"{run.path}: fold0 of 3 without a result.json" in error_of(check_all_folds, run)
-    assert error_of(first_checkpoint, run).startswith(f"{result}: cannot be read (")
-    for content in ("{", "[]", "{}", '{"checkpoint": 3}'):
+    assert error_of(first_checkpoint, run).startswith(f"{result}: missing; ")
+    for content in ("{", "[]", "{}", '{"checkpoint": 3}', '{"checkpoint": "../../../x"}', '{"checkpoint": "/x"}'):
         write_lines(result, content)
         assert error_of(check_all_folds, run).startswith(f"{result}: ")
     write_lines(result, '{"checkpoint": "another"}')
+    gone = run.path / "fold0" / "another"
     assert error_of(check_all_folds, run) == (
-        f"{run.path / 'fold0' / 'another'}: no such folder, which {result} names as the fold's weights; put it back"
+        f"{gone}: no such folder, which its fold's result.json names as its weights; put it back"
     )
 
 

@@ -1,0 +1,3 @@
+"""The checkout in miniature of tests/recipes."""
+
+from recipes.conftest import template as template
