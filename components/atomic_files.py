@@ -32,11 +32,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         try:
             yield partial
             for path in partial.rglob("*"):
-                _flush(path)
+                flush_to_disk(path)
             if folder.exists():
                 shutil.rmtree(folder)
             partial.rename(folder)
-            _flush(folder.parent)
+            flush_to_disk(folder.parent)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, SafetensorError):
@@ -53,9 +53,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     with _claimed(path, is_folder=False) as partial:
         try:
             yield partial
-            _flush(partial)
+            flush_to_disk(partial)
             partial.replace(path)
-            _flush(path.parent)
+            flush_to_disk(path.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -121,7 +121,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
         raise ValueError(f"{path}: unreadable ({error})") from error
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Leave nothing of a file, or of a folder's names, in the system's cache alone."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

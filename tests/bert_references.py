@@ -21,13 +21,15 @@ FOREIGN = {
     "mpnet": {**SIZES, "intermediate_size": 40},
     "deberta-v2": {**SIZES, "intermediate_size": 40, "pos_att_type": ["p2c", "c2p"], "relative_attention": True},
 }
+# Its layers are one and the same, of which there is no list.
+SHARED = {"albert": {**SIZES, "intermediate_size": 40, "embedding_size": 12}}
 LENGTHS = (17, 9, 3, 12)
 
 
 def build_reference(kind, folder=None):
     """A model of transformers with unusual norms and biases, saved to `folder` if given."""
     torch.manual_seed(1)
-    model = AutoModel.from_config(AutoConfig.for_model(kind, **(KINDS | FOREIGN)[kind])).eval()
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **(KINDS | FOREIGN | SHARED)[kind])).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

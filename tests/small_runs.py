@@ -1,5 +1,6 @@
 """Runs of a few seconds in this process, and the damages that can be done to their files."""
 
+import json
 import random
 import shutil
 
@@ -66,3 +67,14 @@ def random_damage(path, random_source: random.Random):
         bit = 6 if kind == "exponent" else random_source.randrange(8)
         flip(path, byte=random_source.randrange(size) if byte is None else byte, bit=bit)
     return kind
+
+
+def strip_digests(run, *keys):
+    """A run as an older version left it: without digests, and without these entries of its record."""
+    for path in (run / "run.json", *run.glob("*/result.json"), *run.glob("*/resume/*/state.json")):
+        content = json.loads(path.read_text())
+        for key in ("files_sha256", "own_sha256", "checkpoints", *keys):
+            content.pop(key, None)
+        path.write_text(json.dumps(content))
+    for path in (*run.rglob("digests.json"), *run.glob("*/resume/*/history.jsonl")):
+        path.unlink()

@@ -98,6 +98,9 @@ class BertEmbeddings(nn.Module):
         hidden: Tensor = self.word_embeddings(rows.pack(input_ids))  # (N, E)
         if hasattr(self, "token_type_embeddings"):
             types = self.token_type_embeddings
+            # RoBERTa's table has one row, whatever type a tokenizer of BERT's gives the second text of a pair.
+            if types.num_embeddings == 1:
+                token_type_ids = None
             hidden = hidden + (types.weight[0] if token_type_ids is None else types(rows.pack(token_type_ids)))
         hidden = hidden + self.position_embeddings(rows.pack(self._positions(input_ids)))
         hidden = dropout(self.norm(hidden), self.dropout if self.training else 0.0)

@@ -90,8 +90,8 @@ class HubEncoder(nn.Module):
         return config
 
     def reinitialise_top(self, num_layers: int) -> None:
-        """Draw the weights of the last layers anew, as the model itself would."""
-        layers = self.layer_stacks[0]
+        """Draw the weights of the last layers anew, as the model itself would. ALBERT's layers are one, and stay."""
+        layers = self.layer_stacks[0] if self.layer_stacks else nn.ModuleList()
         if not 0 <= num_layers <= len(layers):
             raise ValueError(f"{num_layers} layers to draw anew, but the encoder has {len(layers)}")
         for layer in layers[len(layers) - num_layers :]:

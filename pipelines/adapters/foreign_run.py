@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import PARTIAL, read_json
+from components.atomic_files import PARTIAL
+from components.file_digests import read_object
 from pipelines import names
 from pipelines.adapters.recorded_run import read_run
 from pipelines.errors import PodiumError
@@ -79,12 +80,7 @@ def _run(value: object) -> None:
 
 
 def _read_object(path: Path) -> Record:
-    try:
-        content = read_json(path)
-    except RecursionError:
-        raise ValueError(f"{path}: is nested too deep") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+    content = read_object(path)
     _check_depth(path, content)
     return content
 

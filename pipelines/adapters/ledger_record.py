@@ -62,7 +62,7 @@ def _entries(line: Mapping[str, Any]) -> Iterator[Entry]:
         yield from _digests(key, line.get(key))
     yield "data_sha256", _mapping, line.get("data_sha256")
     for name in line.get("data_sha256") or ():
-        yield "data_sha256", names.place, name
+        yield "data_sha256", _data_name, name
     yield "command", _words, line.get("command")
     yield "mode", _mode, line.get("mode")
     for key in ("versions", "machine", "public", "private", "cv", "tracking"):
@@ -106,6 +106,12 @@ def _mapping(value: object) -> None:
 def _words(value: object) -> None:
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise ValueError(f"{names.shown(value)} is no list of texts; needs the words of a command")
+
+
+def _data_name(value: object) -> None:
+    """A file's, or that of a folder of images, which ends in "/"; "./" are images beside the tables."""
+    if value != "./":
+        names.place(value.removesuffix("/") if isinstance(value, str) else value)
 
 
 def _mode(value: object) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
+from components.atomic_files import flush_to_disk
 from components.file_locks import one_at_a_time
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
@@ -115,7 +116,7 @@ def _make(target: Path) -> None:
         # A copy, for MLflow keeps connections to the first file; and all in one file, without a journal beside it.
         with closing(sqlite3.connect(unfinished)) as source, closing(sqlite3.connect(whole)) as copy:
             source.backup(copy)
-        _flush(whole)
+        flush_to_disk(whole)
         _move(whole, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -132,14 +133,6 @@ def _move(whole: Path, target: Path) -> None:
         return
     except OSError:
         whole.replace(target)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_readable(target: Path) -> None:

@@ -75,7 +75,7 @@ def _of_runs(workspace: Workspace) -> Iterator[Former]:
         record = load_record(path.parent)
         try:
             entries = load_submissions(record)
-        except (KeyError, TypeError, AttributeError):
+        except PodiumError:
             continue  # settling has named the file
         for entry in entries:
             yield Former(entry, record.run, record)

@@ -16,6 +16,7 @@ from pipelines.engine.run_digests import FILES, check_run_file
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_folds import check_finished
 from pipelines.engine.run_index import RunRecord, find_run, list_runs, newest_finished_run
+from pipelines.engine.run_lock import check_unlocked
 from pipelines.engine.run_modes import OVERFIT, warn_of_mode
 from pipelines.engine.submission import FILE_NAME, check_submission, load_submission
 from pipelines.errors import PodiumError
@@ -47,6 +48,7 @@ def chosen_offer(
     """Raises `PodiumError` for a choice that names nothing, or a version that trains a run which is not here."""
     if kernel is None:
         record = _chosen_run(workspace, experiment, run, console)
+        check_unlocked(record.folder)
         _name_trial(record, console)
         _check_whole(record)
         if record.submission.is_file():

@@ -202,7 +202,7 @@ class _Settling:
     def _entries(self, record: RunRecord) -> list[Entry]:
         try:
             return load_submissions(record)
-        except (KeyError, TypeError, AttributeError):
+        except PodiumError:
             self._say(f"{record.submissions}: holds a line that is no submission; restore the file or delete the line")
             return []
 

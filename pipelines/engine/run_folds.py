@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipelines.config.experiment_file import read_values
-from pipelines.engine.run_digests import RESULT, check_checkpoint, read_result
+from pipelines.engine.run_digests import FILES, RESULT, check_checkpoint, read_result
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import RunRecord
 from pipelines.errors import PodiumError
@@ -55,11 +55,14 @@ def check_all_folds(run: RunDirectory) -> None:
     found = {path.parent.name for path in run.path.glob("*/result.json")}
     missing = [name for name in expected if name not in found]
     if missing:
-        record = run.read_record()
-        cure = f"make the run again: make experiment EXP={record.get('experiment')}, or put the file back"
+        record, resume = run.read_record(), f"make resume RUN={run.path.name}"
+        several = f" ({_listed(missing)} of {len(expected)} folds are not there)" if len(missing) > 1 else ""
+        cure = f"put it back from a copy, or make the run again: make experiment EXP={record.get('experiment')}"
         if record.get("status") != "finished":
-            cure = f"finish it with: make resume RUN={run.path.name}"
-        raise PodiumError(f"{run.path}: {_listed(missing)} of {len(expected)} without a result.json; {cure}")
+            cure = f"finish it with: {resume}"
+        elif FILES in record:
+            cure = f"put it back from a copy, or `{resume}` trains what is missing"
+        raise PodiumError(f"{run.fold(missing[0]) / RESULT}: missing{several}; {cure}")
     strange = sorted(found - set(expected))
     if strange:
         place = run.path / strange[0]

@@ -158,7 +158,7 @@ def newest_unfinished_run(runs: Path, experiment: str) -> RunRecord:
 
     It may be damaged. Raises `PodiumError` when there is none; an unfinished smoke or overfit run is named, not taken.
     """
-    records = [r for r in list_runs(runs, experiment) if r.manifest.get("status") != "finished"]
+    records = [r for r in list_runs(runs, experiment.replace("/", "_")) if r.manifest.get("status") != "finished"]
     real = [record for record in records if record.mode in (REAL, UNKNOWN)]
     if real:
         return real[-1]

@@ -33,7 +33,9 @@ def frame_texts(frame: DataFrame, texts: Sequence[str], scores: Sequence[float])
 def frame_probabilities(competition: Competition, frame: DataFrame, values: np.ndarray) -> DataFrame:
     """Model outputs as predictions: (N, C) probabilities, (N, K) of labels, or (N,) / (N, 1) values."""
     ids = frame["id"].to_numpy()
-    values = values.reshape(len(frame), -1).astype(np.float64)
+    # One of several processes may have no row of a small table.
+    width = -1 if len(frame) else count_classes(competition) or 1
+    values = values.reshape(len(frame), width).astype(np.float64)
     if competition.task == "multilabel":
         columns = {name: values[:, index] for index, name in enumerate(competition.frame_labels)}
         return DataFrame({"id": ids, **columns})

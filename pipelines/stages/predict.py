@@ -29,10 +29,10 @@ def predict(
         raise PodiumError("name an experiment or a run: podium predict EXPERIMENT, or podium predict --run RUN")
     name = (experiment or "").replace("/", "_")
     record = find_run(workspace.runs, run) if run is not None else newest_finished_run(workspace.runs, name)
+    check_unlocked(record.folder)
     check_finished(record)
     competition = load_competition(record.competition)
     target = output or record.submission
-    check_unlocked(record.folder)
     print(f"run {record.folder}")
     if not record.is_real:
         print(f"{record.run} is {warn_of_mode(record.mode)}")

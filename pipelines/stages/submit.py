@@ -41,7 +41,6 @@ from pipelines.adapters.submission_settling import (
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import RunRecord, append_submission, load_submissions
-from pipelines.engine.run_lock import check_unlocked
 from pipelines.errors import PodiumError
 from pipelines.tables import Column, format_score, print_table
 
@@ -78,8 +77,6 @@ def submit(
     check_run(offer)
     rules = load_competition(offer.record.competition)
     _check_choices(offer.record, rules, competition, host)
-    if offer.kernel is None:
-        check_unlocked(offer.record.folder)
     try:
         if (host or rules.host) == "local":
             settle(workspace, console)

@@ -84,7 +84,7 @@ def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str 
         return record.folder
     if experiment is None:
         raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
-    record = newest_unfinished_run(workspace.runs, experiment.replace("/", "_"))
+    record = newest_unfinished_run(workspace.runs, experiment)
     _check_record(record)
     return record.folder
 

@@ -11,7 +11,7 @@ from pipelines.config.workspace import Workspace
 
 pytestmark = pytest.mark.nightly
 
-SHORT = ("data.max_target_length=4",)
+SHORT = ("data.max_target_length=12",)
 EXPERIMENTS = {
     "text": (*TEXT, *SHORT),
     "table": ("bbc_headlines_linear", "tracking.name=none", "folds.name=stratified", "folds.num_folds=2"),
@@ -88,7 +88,9 @@ def test_damages_to_an_interrupted_run(runs, tmp_path, capsys):
         message = refused(workspace, capsys, "resume", "--run", str(run))
         assert "\n" not in message, (seed, path, how)
         if not message:
-            assert products(run) == straight, (seed, path, how)
+            # The resume point of a fold that is done is never read again, and stays as it is.
+            unused = str(path.relative_to(run)) if "fold0/resume" in str(path) else ""
+            assert products(run) | {unused: b""} == straight | {unused: b""}, (seed, path, how)
         elif path.exists():
             assert path.name in message, (seed, path, how, message)
         shutil.rmtree(workspace.root)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from podium_processes import only_run, products
-from small_runs import TEXT, copied, flip, interrupt, podium, random_damage, refused, tear
+from small_runs import TEXT, copied, flip, interrupt, podium, random_damage, refused, strip_digests, tear
 
 from components.file_digests import file_digest
 from pipelines.engine.run_directory import RunDirectory
@@ -209,15 +209,7 @@ def test_records_of_older_versions_that_are_nonsense_hide_nothing(whole, capsys)
 def test_a_run_of_an_older_version_predicts_and_resumes(stopped, finished, capsys):
     """Without any digest it is read unchecked, as before."""
     run = only_run(stopped)
-    for path in run.rglob("digests.json"):
-        path.unlink()
-    for path in (run / "run.json", *run.glob("*/result.json"), *run.glob("*/resume/*/state.json")):
-        content = json.loads(path.read_text())
-        for key in ("files_sha256", "own_sha256", "checkpoints"):
-            content.pop(key, None)
-        path.write_text(json.dumps(content))
-    for path in run.glob("*/resume/*/history.jsonl"):
-        path.unlink()
+    strip_digests(run)
     podium(stopped, "resume", NAME)
     assert "files_sha256" not in json.loads((run / "run.json").read_text())
     straight = only_run(finished)

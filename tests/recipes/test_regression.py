@@ -9,6 +9,7 @@ import pytest
 import torch
 from loop_parts import interrupt_at
 from podium_processes import products
+from small_runs import strip_digests
 from tiny_competition import install_competition
 from tiny_regression import PLAIN, WITH_IMAGES, save_tiny_bert, write_experiment, write_pictures, write_texts
 
@@ -103,6 +104,7 @@ def test_each_fold_puts_back_by_its_own_numbers(train, workspace, tmp_path):
     scales = [TargetScale(1_000.0, 10.0), TargetScale(-500.0, 0.25)]
     for folder, scale in zip(run.trained_checkpoints(), scales, strict=True):
         (folder / TARGETS_FILE).write_text(json.dumps({"mean": scale.mean, "std": scale.std}))
+    strip_digests(run.path)
     data = workspace.data_dir("tiny-task")
     # What a kernel has: the files that predicting reads, and nothing else
     moved = tmp_path / "kernel" / "run"
@@ -121,6 +123,7 @@ def test_a_checkpoint_of_a_former_version_predicts_as_it_did(train, workspace):
     run = train("bert", "training.num_steps=5")
     for folder in run.trained_checkpoints():
         (folder / TARGETS_FILE).unlink()
+    strip_digests(run.path)
     main(["--root", str(workspace.root), "predict", "--run", run.path.name])
     test = pd.read_csv(workspace.data_dir("tiny-task") / "test.csv")
     said = pd.read_parquet(run.test_predictions)["prediction"].to_numpy()

@@ -64,8 +64,8 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
 
     (checkpoint,) = straight.trained_checkpoints()
     assert sorted(path.name for path in checkpoint.iterdir()) == [
-        "config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
-        "wide.safetensors",
+        "config.json", "digests.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json",
+        "tokenizer_config.json", "wide.safetensors",
     ]  # fmt: skip
     texts = ["北京今日举行会议", "南京的夜场摇滚，2018年", "！"]
     ours, theirs = load_sentence_encoder(checkpoint), TorchEncoder(checkpoint, name="tiny", max_length=24)

@@ -8,6 +8,7 @@ from bert_references import save_small_bert
 from mlflow.tracking import MlflowClient
 from tiny_competition import write_lines
 
+from components.file_digests import sealed
 from pipelines.adapters.ledger import Ledger
 from pipelines.adapters.mlflow_view import SCORES_VIEW_TAG
 from pipelines.cli import main
@@ -201,30 +202,33 @@ def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, p
         assert not workspace.ledger.exists()
         assert not (workspace.build / "kernels").exists()
 
+    def rewrite(record):
+        run.record.write_text(json.dumps(sealed(record)))
+
     # A kernel has neither folds.csv nor the status to go by.
     packed = shutil.copytree(run.path, tmp_path / "packed", ignore=shutil.ignore_patterns("folds.csv"))
     data = workspace.data_dir("bbc-pairs")
     prediction.main(packed, data, tmp_path / "whole.csv")
     assert (tmp_path / "whole.csv").read_bytes() == run.submission.read_bytes()
     shutil.rmtree(packed / "fold1")
-    with pytest.raises(PodiumError, match="fold1 of 2 without a result"):
+    with pytest.raises(PodiumError, match=r"fold1/result\.json: missing; "):
         prediction.main(packed, data, tmp_path / "half.csv")
     assert not (tmp_path / "half.csv").exists()
     result = run.path / "fold1" / "result.json"
     shutil.move(result, tmp_path / "result.json")
-    all_refuse(f"{run.path}: fold1 of 2 without a result.json", "make experiment EXP=first")
+    all_refuse(f"{result}: missing; put it back from a copy, or ")
     # An older record does not name its folds.
     whole = run.read_record()
-    run.record.write_text(json.dumps({key: value for key, value in whole.items() if key != "fold_names"}))
-    all_refuse(f"{run.path}: fold1 of 2 without a result.json")
+    rewrite({key: value for key, value in whole.items() if key != "fold_names"})
+    all_refuse(f"{result}: missing; put it back from a copy, or ")
     shutil.move(tmp_path / "result.json", result)
     shutil.copytree(run.path / "fold1", run.path / "fold1.bak")
     all_refuse(f"{run.path / 'fold1.bak'}: is no fold of this run, which has fold0, fold1; move it out of the run")
     shutil.rmtree(run.path / "fold1.bak")
-    run.record.write_text(json.dumps(whole | {"status": "running"}))
+    rewrite(whole | {"status": "running"})
     commands = [("predict", "--run", record.run), ("submit", "--run", record.run)]
     all_refuse(f"{run.path}: running; finish it with: make resume RUN={record.run}")
-    run.record.write_text(json.dumps(whole | {"mode": "smokey"}))
+    rewrite(whole | {"mode": "smokey"})
     all_refuse("run.json: mode: 'smokey': no such mode; it is null, smoke or overfit")
-    run.record.write_text(json.dumps(whole))
+    rewrite(whole)
     podium("submit", "first")

@@ -258,6 +258,28 @@ def test_only_the_top_layers_are_drawn_anew(tmp_path):
         load_encoder(tmp_path, reinitialise_layers=4)
 
 
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert"])
+def test_a_table_of_one_type_has_it_for_both_texts_of_a_pair(tmp_path, kind):
+    """A tokenizer of BERT's calls the second text 1, and RoBERTa's table ends at 0."""
+    build_reference(kind, tmp_path)
+    encoder, batch = load_encoder(tmp_path).eval(), build_batch()
+    types = torch.ones_like(batch["input_ids"])
+    assert torch.equal(encoder(**batch, token_type_ids=types).padded(), encoder(**batch).padded())
+
+
+def test_an_encoder_whose_layers_are_one_trains_and_draws_none_anew(tmp_path):
+    """ALBERT goes through the same layer again and again."""
+    reference = build_reference("albert", tmp_path)
+    encoder, batch = load_encoder(tmp_path, reinitialise_layers=0).eval(), build_batch()
+    real = batch["attention_mask"].bool()
+    expected = reference(**batch).last_hidden_state[real]
+    torch.testing.assert_close(encoder(**batch).padded()[real], expected, rtol=1e-5, atol=1e-5)
+    encoder(**batch).padded().sum().backward()
+    assert encoder.get_input_embeddings().weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="1 layers to draw anew, but the encoder has 0"):
+        load_encoder(tmp_path, reinitialise_layers=1)
+
+
 def test_texts_longer_than_the_positions_are_refused_in_words(tmp_path):
     build_reference("roberta", tmp_path)
     encoder = load_encoder(tmp_path)

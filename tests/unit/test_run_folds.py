@@ -49,8 +49,8 @@ def test_the_record_names_them_where_the_files_did_not_travel_along(tmp_path):
     run = make(tmp_path, folds=(), fold_names=["fold0", "fold1"], done=("fold0",))
     assert expected_folds(run) == ["fold0", "fold1"]
     assert error_of(check_all_folds, run) == (
-        f"{run.path}: fold1 of 2 without a result.json; make the run again: make experiment EXP=first_try, or put the "
-        "file back"
+        f"{run.path / 'fold1' / 'result.json'}: missing; put it back from a copy, or make the run again: make "
+        "experiment EXP=first_try"
     )
     assert expected_folds(make(tmp_path / "older", folds=(), done=("fold0",))) == [], "nobody can know"
 
@@ -75,7 +75,7 @@ def test_a_whole_run_passes_and_each_gap_is_said(tmp_path):
     assert first_checkpoint(run) == run.path / "fold0" / "checkpoint"
     result = run.path / "fold0" / "result.json"
     result.unlink()
-    assert f"{run.path}: fold0 of 3 without a result.json" in error_of(check_all_folds, run)
+    assert error_of(check_all_folds, run).startswith(f"{result}: missing; ")
     assert error_of(first_checkpoint, run).startswith(f"{result}: missing; ")
     for content in ("{", "[]", "{}", '{"checkpoint": 3}', '{"checkpoint": "../../../x"}', '{"checkpoint": "/x"}'):
         write_lines(result, content)
@@ -100,7 +100,8 @@ def test_an_unfinished_run_is_to_be_finished(tmp_path):
         f"{run.path}: interrupted; finish it with: make resume RUN={RUN}"
     )
     assert error_of(check_all_folds, run) == (
-        f"{run.path}: fold1, fold2 of 3 without a result.json; finish it with: make resume RUN={RUN}"
+        f"{run.path / 'fold1' / 'result.json'}: missing (fold1, fold2 of 3 folds are not there); finish it with: "
+        f"make resume RUN={RUN}"
     )
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 from tiny_competition import make_run, write_lines
 
+from pipelines.adapters.jsonl_tracker import open_jsonl_tracker
 from pipelines.adapters.run_import import import_run
 from pipelines.config.workspace import Workspace
 from pipelines.engine import run_lock
@@ -33,6 +34,7 @@ def workspace(tmp_path):
 def run(workspace):
     folder = make_run(workspace, RUN, submission=("id,label", "a,1"), competition="mnist_digits")
     write_lines(folder / "fold0" / "resume" / "step-00000002" / "state.json", "{}")
+    open_jsonl_tracker(folder, competition="mnist-digits").finish("FINISHED")
     return folder
 
 

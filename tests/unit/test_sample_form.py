@@ -98,15 +98,15 @@ def test_the_local_host_takes_the_samples_form(tmp_path):
         host.submit(tmp_path / "submission.csv", run="r", experiment="e", description="")
 
 
-def test_a_metric_that_decides_since_a_submission_leaves_the_row_last(tmp_path):
+def test_a_metric_that_decides_since_a_submission_scores_its_copy(tmp_path):
     write(tmp_path, solution="row,y,usage\na,1,public\nb,0,public\nc,1,private\nd,0,private\n")
     write(tmp_path, submission="row,y\na,1\nb,0\nc,1\nd,0\n")
     before = LocalHost(tmp_path, rules(metric="accuracy"))
     before.submit(tmp_path / "submission.csv", run="old", experiment="e", description="")
     after = LocalHost(tmp_path, rules(metric="auc"))
-    after.submit(tmp_path / "submission.csv", run="new", experiment="e", description="")
+    after.submit(tmp_path / "submission.csv", run="new", experiment="e", description="", again=True)
     assert [(row.run, dict(row.public)) for row in after.leaderboard()] == [
-        ("new", {"auc": 1.0}), ("old", {"accuracy": 1.0}),
+        ("old", {"auc": 1.0}), ("new", {"auc": 1.0}),
     ]  # fmt: skip
 
 
