@@ -244,7 +244,8 @@ def start_record(
 
 def dirty_tag(record: Mapping[str, Any]) -> str:
     """What trackers are told of uncommitted changes: true, false or unknown."""
-    return {True: "true", False: "false"}.get(record.get("dirty"), "unknown")  # type: ignore[arg-type]
+    dirty = record.get("dirty")
+    return str(dirty).lower() if isinstance(dirty, bool) else "unknown"
 
 
 def peak_memory_bytes() -> int:

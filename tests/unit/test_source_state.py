@@ -119,7 +119,9 @@ def test_new_modules_without_a_line_are_no_fault(checkout):
     assert (state.is_dirty, state.problem) == (True, None)
 
 
-@pytest.mark.parametrize(("dirty", "tag"), [(True, "true"), (False, "false"), (None, "unknown")])
+@pytest.mark.parametrize(
+    ("dirty", "tag"), [(True, "true"), (False, "false"), (None, "unknown"), ([], "unknown"), ("yes", "unknown")]
+)
 def test_trackers_are_told_what_is_known(dirty, tag):
     assert run_directory.dirty_tag({"dirty": dirty}) == tag
 
