@@ -27,12 +27,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from components.models.bert import BertArchitecture, BertEncoder
-from components.models.t5 import T5Architecture, create_t5
-from components.training.activation_checkpointing import apply_to_model
-from components.training.activation_memory import peak_bytes, saved_bytes
-from components.training.activation_plans import parse_plan
-from components.training.host_memory import keep_freed_memory
+from components.memory.checkpointing import apply_to_model
+from components.memory.measuring import peak_bytes, saved_bytes
+from components.memory.plans import parse_plan
+from components.models.bert.checkpoint import BertArchitecture, BertEncoder
+from components.models.t5.checkpoint import T5Architecture, create_t5
+from components.process_settings import tune_process
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLANS = (
@@ -256,8 +256,7 @@ def main() -> None:
     options = parser.parse_args()
     rounds = options.rounds or (3 if options.quick else 7)
     if DEVICE == "cpu":
-        torch.set_num_threads(1)
-        keep_freed_memory()  # as training does
+        tune_process(num_threads=1)
     plans = (QUICK if options.quick else PLANS) + (ON_CUDA if DEVICE == "cuda" else ())
     if options.plans:
         plans = ("none", *options.plans)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers.optimization import Adafactor as TransformersAdafactor
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 
 STEPS_FOR_ERROR = 10
 LR = 1e-3

@@ -20,10 +20,11 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from components.data.text import EncodedTexts, TextCollator
-from components.data.text_tokenizer import load_tokenizer
-from components.models.bert import load_bert, save_bert
-from components.training.inference import predict_logits
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.data.text.tokenizer import load_tokenizer
+from components.models.bert.checkpoint import load_bert, save_bert
+from components.models.shared.inference import predict_logits
+from components.process_settings import tune_process
 from pipelines.builders.checkpoints import find_checkpoint
 from pipelines.competitions.bbc_news import PACKAGE, read_articles
 from pipelines.competitions.embedded import find_package
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", choices=("headlines", "leads"), default="headlines")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    tune_process(num_threads=options.threads)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     articles = read_articles(find_package(PACKAGE)[0])

@@ -35,13 +35,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers_trainer import silence, train_theirs
 
 from components.data.batching import count_steps
-from components.data.text import EncodedTexts, TextCollator
-from components.data.text_tokenizer import load_tokenizer
-from components.models.bert import load_bert, save_bert
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.data.text.tokenizer import load_tokenizer
+from components.models.bert.checkpoint import load_bert, save_bert
+from components.models.shared.inference import predict_logits
 from components.optim.schedules import build_linear
-from components.training.inference import predict_logits
+from components.seeding import seed_everything
 from components.training.loop import LoopSettings, TrainingLoop
-from components.training.seeding import seed_everything
 from pipelines.builders.checkpoints import find_checkpoint
 from pipelines.competitions.bbc_news import NUM_TEST_ARTICLES, PACKAGE, TOPICS, read_articles, split_articles
 from pipelines.competitions.embedded import find_package

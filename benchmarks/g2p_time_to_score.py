@@ -32,14 +32,14 @@ from transformers.optimization import get_cosine_schedule_with_warmup
 from transformers_trainer import silence, train_theirs
 
 from components.data.batching import plan_inference_batches
-from components.data.text import EncodedTexts, TextCollator
-from components.models.t5 import T5Architecture, T5Seq2Seq, create_t5, load_t5, save_t5
-from components.optim.adafactor import Adafactor
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.metrics.text import phoneme_error_rate
+from components.models.t5.checkpoint import T5Architecture, T5Seq2Seq, create_t5, load_t5, save_t5
+from components.models.t5.prediction import predict_sequences
+from components.optim.adafactor.optimizer import Adafactor
 from components.optim.schedules import build_cosine
-from components.text_metrics import phoneme_error_rate
-from components.training.inference import predict_sequences
+from components.seeding import seed_everything
 from components.training.loop import LoopSettings, TrainingLoop
-from components.training.seeding import seed_everything
 
 CSV = Path(__file__).parents[1] / "data" / "cmudict-g2p" / "train.csv"
 PAD, EOS, NUM_SPECIAL = 0, 1, 3

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 import torch
 
 from components.data.batching import plan_batches, plan_token_batches
-from components.data.text import EncodedTexts, TextCollator, padded_width
-from components.data.text_tokenizer import load_tokenizer
-from components.models import bert_model
-from components.models.bert import load_bert
-from components.models.token_rows import TokenRows
-from components.training.host_memory import keep_freed_memory
+from components.data.text.dataset import EncodedTexts, TextCollator, padded_width
+from components.data.text.tokenizer import load_tokenizer
+from components.models.bert import model as bert_model
+from components.models.bert.checkpoint import load_bert
+from components.models.shared.token_rows import TokenRows
+from components.process_settings import tune_process
 from pipelines.builders.checkpoints import find_checkpoint
 from pipelines.competitions.bbc_news import PACKAGE, read_articles
 from pipelines.competitions.embedded import find_package
@@ -120,8 +120,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--only", choices=("headlines", "bodies"))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as the loop does
+    tune_process(num_threads=options.threads)
     tokenizer = load_tokenizer(find_checkpoint(ENCODER))
     articles = read_articles(find_package(PACKAGE)[0])
     texts = {

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from components.models.bert import BertArchitecture, BertEncoder
-from components.training.activation_memory import without_collection
-from components.training.activation_plans import Treatment
-from components.training.host_memory import keep_freed_memory
-from components.training.lr_finder import undone
-from components.training.memory_budget import MemoryPlanner, PlannedModel
+from components.memory.budget import MemoryPlanner, PlannedModel
+from components.memory.measuring import without_collection
+from components.memory.plans import Treatment
+from components.memory.undoing import undone
+from components.models.bert.checkpoint import BertArchitecture, BertEncoder
+from components.process_settings import tune_process
 
 MIB = 2**20
 FOUR = (Treatment.KEEP, Treatment.REBUILD_ATTENTION, Treatment.REBUILD_WIDE, Treatment.REBUILD_SUMS)
@@ -111,8 +111,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("forecasts", "search", "both"), default="both")
     parser.add_argument("--json", type=Path, help="where to write the first table's numbers")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    tune_process(num_threads=1)
     base = BertArchitecture(num_layers=options.layers, attention_dropout=0.0)
     small = BertArchitecture(
         vocab_size=2000, hidden_size=256, embedding_size=256, intermediate_size=1024, num_layers=4, num_heads=4,

@@ -35,10 +35,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.models.t5 import T5Architecture, T5Model, create_t5
-from components.models.t5_architecture import architecture_config
-from components.optim.adafactor import Adafactor
-from components.training.activation_memory import measure_memory
+from components.memory.host_memory import give_back_before_gradients
+from components.memory.measuring import measure_memory
+from components.models.t5.architecture import architecture_config
+from components.models.t5.checkpoint import T5Architecture, T5Model, create_t5
+from components.optim.adafactor.optimizer import Adafactor
+from components.process_settings import tune_process
 
 BATCH, SOURCE, TARGET = 16, 64, 64
 VOCABULARY, TRIMMED = 250_112, 8_192
@@ -105,6 +107,7 @@ def resident_bytes(name: str) -> int:
 
 
 def train_ours(model: nn.Module, steps: int, meter: Meter) -> None:
+    give_back_before_gradients(model)  # as training does
     optimizer = Adafactor(model.parameters(), lr=LR, scale_parameter=False, relative_step=False)
     examples = build_examples(BATCH * steps)
     for step in range(steps):
@@ -178,8 +181,7 @@ CONTENDERS: dict[str, tuple[Callable[[int, float], nn.Module], Callable[[nn.Modu
 
 def run_turn(arguments: argparse.Namespace) -> None:
     """One contender in this process; the last line of its output is what it measured."""
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(arguments.threads)
+    tune_process(num_threads=arguments.threads)
     build, train = CONTENDERS[arguments.contender]
     model, meter = build(arguments.vocab_size, arguments.dropout).to(DEVICE), Meter()
     weights = sum(weight.nbytes for weight in model.parameters())

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from components.models.t5 import T5Architecture, create_t5, save_t5
+from components.models.t5.checkpoint import T5Architecture, create_t5, save_t5
+from components.process_settings import tune_process
 
 ROUNDS = 40
 BATCH, SOURCE, TARGET = 48, 24, 16
@@ -62,7 +63,7 @@ def compare(vocab_size: int, *, is_padded: bool) -> str:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    tune_process(num_threads=1)
     print(" vocab  batch   transformers  ours, ms  median ratio  minimum ratio")
     for size in (100, 1500):
         for padded in (False, True):

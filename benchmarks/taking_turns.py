@@ -16,6 +16,9 @@ from typing import TypeVar
 
 import torch
 
+from components.memory.host_memory import FreedMemory
+from components.process_settings import tune_process
+
 YOUR_TURN, READY, DONE = "your turn", "ready", "done"
 R = TypeVar("R")
 
@@ -79,6 +82,12 @@ def evaluation_steps(num_steps: int, every: int) -> Iterator[int]:
 class Silent:
     """Watches our loop, and says nothing but what it must."""
 
+    def __init__(self) -> None:
+        self._freed_memory = FreedMemory()
+
+    def on_step(self, step: int, *, was_evaluated: bool) -> None:
+        self._freed_memory.after_step(step, was_evaluated=was_evaluated)
+
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def on_evaluation(self, step: int, scores: object) -> None: ...
     def on_note(self, step: int, text: str, *, about: str = "memory") -> None:
@@ -125,7 +134,7 @@ def take_turns(
 
 def _contend(contend: Callable[[R, Clock], None], race: R, clock: Clock, num_threads: int) -> None:
     """The life of a contender's process."""
-    torch.set_num_threads(num_threads)
+    tune_process(num_threads=num_threads)
     clock.tell(READY)
     clock.wait()
     try:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.data.sentencepiece_file import NORMAL, SentencePieceFile
-from components.data.vocabulary_trimming import TrimmedVocabulary, trim_vocabulary
-from components.models.t5 import T5Architecture, create_t5
-from components.models.t5_trimming import trim_t5
+from components.data.text.sentencepiece_file import NORMAL, SentencePieceFile
+from components.data.text.trimming import TrimmedVocabulary, trim_vocabulary
+from components.models.t5.checkpoint import T5Architecture, create_t5
+from components.models.t5.trimming import trim_t5
 
 LANGUAGES = ("uk", "hi", "hu", "fr", "de", "zh_CN", "ru", "ta")
 OTHERS = ("ka", "pl", "ar", "el", "th")

@@ -22,10 +22,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.models.output import ModelOutput
-from components.models.xcit import create_xcit
-from components.models.xcit_folding import fold_for_inference
-from components.training.host_memory import keep_freed_memory
+from components.models.shared.output import ModelOutput
+from components.models.xcit.folding import fold_for_inference
+from components.models.xcit.model import create_xcit
+from components.process_settings import tune_process
 
 SMALL, SMALL_8, DEIT = "xcit_small_12_p16_224", "xcit_small_12_p8_224", "deit_small_patch16_224"
 MIB = 2**20
@@ -220,9 +220,8 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=12, help="images at 196 tokens; fewer where those are more")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    tune_process(num_threads=options.threads)
     torch.manual_seed(0)
-    keep_freed_memory()  # as a training does; for every model alike
     chosen = [Case(SMALL, 224, options.batch), Case(SMALL_8, 224, max(1, options.batch // 3))]
     if not options.quick:
         chosen += [Case(SMALL, side, max(1, options.batch * 224**2 // side**2)) for side in (384, 512)]

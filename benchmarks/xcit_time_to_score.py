@@ -24,15 +24,16 @@ from taking_turns import Clock, Point, Silent, evaluation_steps, first_point, ta
 from timm.models import xcit as timm_xcit
 from torch import Tensor, nn
 
-from components.data.image import ImageCollator, LabelledImages
-from components.data.image_augmentation import Augmentation
-from components.data.image_files import ArrayImages
-from components.data.image_inspection import measure_pixels
-from components.models.output import ModelOutput
-from components.models.xcit import XCiT, create_xcit
+from components.data.images.augmentation import Augmentation
+from components.data.images.dataset import ImageCollator, LabelledImages
+from components.data.images.files import ArrayImages
+from components.data.images.inspection import measure_pixels
+from components.models.shared.inference import predict_logits
+from components.models.shared.output import ModelOutput
+from components.models.xcit.model import XCiT, create_xcit
 from components.optim.param_groups import build_param_groups
 from components.optim.schedules import build_cosine
-from components.training.inference import predict_logits
+from components.process_settings import tune_process
 from components.training.loop import LoopSettings, TrainingLoop
 
 DATA = Path(__file__).parents[1] / "data" / "fashion-mnist"
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--num-test", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    tune_process(num_threads=1)
     task = Task(arguments.num_test)
     with tempfile.TemporaryDirectory() as folder:
         race = Race(task, Path(folder), arguments.steps, arguments.eval_every, arguments.seed)

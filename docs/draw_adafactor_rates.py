@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from components.models.t5 import T5Architecture, create_t5, load_t5
-from components.optim.adafactor import Adafactor
+from components.models.t5.checkpoint import T5Architecture, create_t5, load_t5
+from components.optim.adafactor.optimizer import Adafactor
 from components.optim.schedules import Schedule, apply_schedule, build_cosine, build_inverse_sqrt
 
 # T5-v1.1-small: 8 + 8 blocks, 77 million weights.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from components.baselines.pixels import PixelBaseline
     from components.optim.schedules import Schedule
-    from components.tabular_baseline import TabularBaseline
+    from components.tables.model import TabularBaseline
 
 HEAD_MODULES = ("lm_head", "head")
 """What a model calls its head, where that is a module of its own."""

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from activation_stacks import build_bert
 from torch.nn.parallel import DistributedDataParallel
 
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import parse_plan
+from components.memory.checkpointing import apply_plan
+from components.memory.plans import parse_plan
 
 PLANS = ("none", "recompute", "segments", "save_matmuls", "rebuild_sums", "rebuild_all recompute rebuild_sums keep")
 

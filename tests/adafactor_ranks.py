@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 
 # Five rows on two ranks are uneven, one row leaves a rank without any; vectors and stacks of matrices are cut too.
 SHAPES = ((5, 11), (1, 6), (7,), (1,), (3, 2, 4), (4, 3, 3, 3))

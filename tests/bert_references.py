@@ -5,7 +5,7 @@ import shutil
 import torch
 from transformers import AutoConfig, AutoModel
 
-from components.models.bert import BertArchitecture, BertEncoder, save_bert
+from components.models.bert.checkpoint import BertArchitecture, BertEncoder, save_bert
 from pipelines.competitions.embedded import find_package
 
 SIZES = {"vocab_size": 60, "num_attention_heads": 3, "num_hidden_layers": 3, "hidden_size": 24}

@@ -31,6 +31,9 @@ class Watcher:
     def __init__(self, stop_after=None):
         self.logs, self.evaluations, self.notes, self.stop_after, self.num_steps = [], [], [], stop_after, 0
 
+    def on_step(self, step, *, was_evaluated):
+        pass
+
     def on_log(self, step, metrics):
         self.logs.append((step, metrics["train/loss"], metrics["train/lr"]))
 

@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from loop_parts import Watcher, save
 
-from components.data.text import EncodedTexts, TextCollator
-from components.models.bert import BertArchitecture, create_bert
-from components.training.activation_memory import without_collection
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.memory.budget import BudgetKeeper
+from components.memory.measuring import without_collection
+from components.memory.undoing import undone
+from components.models.bert.checkpoint import BertArchitecture, create_bert
 from components.training.loop import LoopSettings, TrainingLoop
-from components.training.lr_finder import undone
-from components.training.memory_budget import BudgetKeeper
 from pipelines.engine.learner import FoldJob
 from pipelines.engine.memory import keep_budget
-from pipelines.engine.processes import join_processes
 from pipelines.engine.run_directory import RunDirectory
 
 NUM_STEPS = 3
@@ -82,7 +81,7 @@ def train(folder: Path, *, has_budget: bool) -> dict[str, object]:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    rank = join_processes("cpu").process_index
+    rank = PartialState(cpu=True).process_index
     for has_budget in (False, True):
         name = "budget" if has_budget else "plain"
         torch.save(train(folder / name, has_budget=has_budget), folder / f"{name}-{rank}.pt")

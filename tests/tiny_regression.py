@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from tiny_images import write_files
 
-from components.data.character_tokenizer import build_character_tokenizer
-from components.models.bert import BertArchitecture, BertEncoder, save_bert
+from components.data.text.character_tokenizer import build_character_tokenizer
+from components.models.bert.checkpoint import BertArchitecture, BertEncoder, save_bert
 
 NUM_TRAIN, NUM_TEST = 48, 6
 ALL_ROWS = range(NUM_TRAIN + NUM_TEST)

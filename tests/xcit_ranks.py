@@ -6,9 +6,9 @@ import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from components.models.xcit import create_xcit
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import parse_plan
+from components.memory.checkpointing import apply_plan
+from components.memory.plans import parse_plan
+from components.models.xcit.model import create_xcit
 
 NUM_STEPS, NUM_MICRO_STEPS = 5, 2
 PLANS = ("none", "recompute", "recompute/2", "rebuild")

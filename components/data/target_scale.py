@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from components.atomic_files import read_json, write_json
+from components.files.atomic import read_json, write_json
 
 TARGETS_FILE = "targets.json"
 """Stands beside the weights of a checkpoint whose model learnt standardised targets."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.atomic_files import atomic_folder, read_json, write_json
+from components.files.atomic import atomic_folder, read_json, write_json
 from components.search.articles import ARTICLES_FILE, Article, ArticleStore, hash_articles, write_articles
 from components.search.encoders import SentenceEncoder, encode_in_batches
 from components.search.lexical import Bm25, Postings, build_postings, load_postings, merge_postings

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from components.atomic_files import read_json
+from components.files.atomic import read_json
 from components.search.encoders import MODEL_FILE, RECORD_FILE
 from components.search.token_batches import TokenBatches
 

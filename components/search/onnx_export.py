@@ -5,14 +5,14 @@ from pathlib import Path
 
 from safetensors.numpy import load_file
 
-from components.atomic_files import atomic_folder, read_json, write_json
+from components.files.atomic import atomic_folder, read_json, write_json
 from components.search.encoders import MODEL_FILE, RECORD_FILE, fingerprint_files
 from components.search.onnx_bert import write_bert
 from components.search.token_batches import TOKENIZER_FILE
 
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 WIDE_FILE = "wide.safetensors"
-"""Of `components.models.wide_encoder`, which needs torch."""
+"""Of `components.models.sentence.wide`, which needs torch."""
 
 
 def fingerprint_checkpoint(folder: Path, *, max_length: int) -> str:

@@ -7,7 +7,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from components.models.sentence_encoder import load_sentence_encoder
+from components.models.sentence.encoder import load_sentence_encoder
 from components.search.onnx_export import fingerprint_checkpoint
 
 

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from components.atomic_files import PARTIAL
-from components.atomic_files import atomic_file as atomic_file
-from components.atomic_files import atomic_folder as atomic_folder
-from components.atomic_files import read_json as read_json
-from components.atomic_files import write_json as write_json
+from components.files.atomic import PARTIAL
+from components.files.atomic import atomic_file as atomic_file
+from components.files.atomic import atomic_folder as atomic_folder
+from components.files.atomic import read_json as read_json
+from components.files.atomic import write_json as write_json
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

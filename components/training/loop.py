@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from components.data.batching import plan_batches, plan_token_batches, shard_batch
-from components.data.text import padded_width
-from components.file_digests import sealed_folder
-from components.losses import count_targets
+from components.data.text.dataset import padded_width
+from components.files.digests import sealed_folder
+from components.losses.by_task import count_targets
+from components.memory.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window, find_norms
 from components.optim.schedules import Schedule, apply_schedule
 from components.training import checkpoint
 from components.training.ema import WeightAverage
 from components.training.gradient_clipping import clip_plain_gradients
 from components.training.history import History
-from components.training.host_memory import FreedMemory, keep_freed_memory
-from components.training.out_of_memory import MemoryKeeper, StepStart, count_rows, divide_window, find_norms
 from components.training.resume import Progress, TrainingState
 
 Batch = dict[str, Tensor]
@@ -52,6 +51,7 @@ class ChangingData(TrainingData, Protocol):
 class Observer(Protocol):
     """Who watches a training; every call returns at once."""
 
+    def on_step(self, step: int, *, was_evaluated: bool) -> None: ...
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None: ...
     def on_evaluation(self, step: int, scores: Mapping[str, float]) -> None: ...
     def on_note(self, step: int, text: str, *, about: str = "memory") -> None: ...
@@ -128,14 +128,12 @@ class TrainingLoop:
         self.last_log = (0, 0.0)
         self.named_checkpoints: set[int] = set()  # by the newest resume point
         self.memory: MemoryKeeper | None = None
-        self.freed_memory = FreedMemory()
 
     def run(self) -> Progress:
         """Train to the end, or to an early stop; returns the final progress, best checkpoints first."""
         self._resume()
         if self.memory is not None:
             self.progress.activation_plan = self.memory.begin(self.progress.activation_plan)
-        keep_freed_memory()
         self.last_log = (self.progress.step, time.perf_counter())
         self.model.train()
         windows = self._windows()
@@ -288,9 +286,7 @@ class TrainingLoop:
             self._log()
         if is_evaluated:
             self._evaluate()
-            self.freed_memory.give_back()
-        else:
-            self.freed_memory.after_step(step)
+        self.observer.on_step(step, was_evaluated=is_evaluated)
         stops = self._should_stop()
         if is_evaluated or stops or _is_due(step, settings.checkpoint_every_steps):
             self._save_resume_point()

@@ -2,20 +2,17 @@
 model and its optimizer bear, and leaves both as they were.
 """
 
-import copy
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from components.memory.undoing import undone
 from components.optim.schedules import apply_schedule
-from components.training.seeding import collect_random_states, restore_random_states
 
 # Of the running mean that notices divergence; it looks back over about ten steps.
 _MEMORY = 0.9
@@ -133,39 +130,6 @@ def _sweep(
         apply_schedule(optimizer, factor)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def undone(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Whatever the block does to the model, the optimizer and the random states is undone at its end."""
-    outer = (param for group in optimizer.param_groups for param in group["params"])
-    params = list(dict.fromkeys([*model.parameters(), *outer]))
-    saved = [(tensor, _host_copy(tensor)) for tensor in [*params, *model.buffers()]]
-    grads = [(param, param.grad) for param in params]
-    modes = [(module, module.training) for module in model.modules()]
-    content = optimizer.state_dict()
-    state = {index: {k: _host_copy(v) for k, v in values.items()} for index, values in content["state"].items()}
-    former = {**copy.deepcopy({k: v for k, v in content.items() if k != "state"}), "state": state}
-    random_states = collect_random_states()
-    try:
-        # Not zeroed in place: these gradients are someone else's.
-        for param in params:
-            param.grad = None
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, copied in saved:
-                tensor.copy_(copied)
-        for param, grad in grads:
-            param.grad = grad
-        for module, mode in modes:
-            module.training = mode
-        optimizer.load_state_dict(former)
-        restore_random_states(random_states)
-
-
-def _host_copy(value: Any) -> Any:  # noqa: ANN401 - an optimizer's state may be anything
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _running_means(losses: list[float]) -> list[float]:

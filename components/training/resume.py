@@ -16,11 +16,11 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.file_digests import DIGESTS, check_file, check_folder, file_digest, read_object, sealed_folder
+from components.files.digests import DIGESTS, check_file, check_folder, file_digest, read_object, sealed_folder
+from components.seeding import collect_random_states, restore_random_states
 from components.training import checkpoint
 from components.training.ema import WeightAverage
 from components.training.history import History
-from components.training.seeding import collect_random_states, restore_random_states
 
 STATE, HISTORY = "state.json", "history.jsonl"
 

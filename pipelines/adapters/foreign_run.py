@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import PARTIAL
-from components.file_digests import read_object
+from components.files.atomic import PARTIAL
+from components.files.digests import read_object
 from pipelines import names
 from pipelines.adapters.recorded_run import read_run
 from pipelines.errors import PodiumError

@@ -152,8 +152,7 @@ def _train(
     if is_small:
         experiment = load_run_config(bundle / RUN, smoke_overrides(experiment))
     competition = load_competition(experiment.competition)
-    if experiment.training is not None:
-        join_processes(experiment.training.device)
+    join_processes(experiment)
     runs = submission.parent / "runs"
     # A kernel that was built with SMOKE=1 trains a smoke run on Kaggle, too.
     mode = "smoke" if is_small else plan.get("run_mode")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import atomic_file
-from components.json_lines import append_line
+from components.files.atomic import atomic_file
+from components.files.json_lines import append_line
 from pipelines import names
 from pipelines.adapters.ledger_record import check_record
 from pipelines.adapters.source_search import find_source

@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from components.atomic_files import atomic_file
-from components.json_lines import locked_lines, whole_lines
-from components.metrics import METRICS
+from components.files.atomic import atomic_file
+from components.files.json_lines import locked_lines, whole_lines
+from components.metrics.table import METRICS
 from pipelines.competitions.answers import answer_columns, answers_are_numbers
 from pipelines.competitions.competition import Competition
 from pipelines.engine.submission import as_typed_like, check_frame, is_numeric

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
-from components.atomic_files import flush_to_disk
-from components.file_locks import one_at_a_time
+from components.files.atomic import flush_to_disk
+from components.files.locks import one_at_a_time
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError
 

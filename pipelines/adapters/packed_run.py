@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 
-from components.file_digests import sealed
+from components.files.digests import sealed
 from pipelines.engine.run_digests import FILES
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_folds import expected_folds

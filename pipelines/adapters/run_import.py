@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import atomic_folder, read_json
+from components.files.atomic import atomic_folder, read_json
 from pipelines import names
 from pipelines.adapters.foreign_run import read_foreign_run
 from pipelines.adapters.jsonl_tracker import TRACKING_FOLDER, finish_import, import_jsonl_run

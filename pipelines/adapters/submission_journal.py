@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import read_json, write_json
-from components.file_locks import Unlockable, one_at_a_time, release_lock, take_lock
+from components.files.atomic import read_json, write_json
+from components.files.locks import Unlockable, one_at_a_time, release_lock, take_lock
 from pipelines.config.workspace import Workspace
 
 CHOSEN, SENDING = "CHOSEN", "SENDING"

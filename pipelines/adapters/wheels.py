@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import atomic_file
+from components.files.atomic import atomic_file
 from pipelines import names
 from pipelines.competitions.embedded import file_digest
 from pipelines.errors import PodiumError

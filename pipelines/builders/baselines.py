@@ -8,13 +8,13 @@ from pipelines.builders.context import ModelContext
 
 if TYPE_CHECKING:
     from components.baselines.pixels import PixelBaseline
-    from components.tabular_baseline import TabularBaseline
+    from components.tables.model import TabularBaseline
 
 
 def build_linear_baseline(
     context: ModelContext, *, estimator: str, max_features: int, char_ngrams: bool, strength: float
 ) -> TabularBaseline:
-    from components.tabular_baseline import TabularBaseline
+    from components.tables.model import TabularBaseline
 
     return TabularBaseline(
         task=context.task,

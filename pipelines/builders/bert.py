@@ -24,7 +24,7 @@ def build_bert(
     train_used_embeddings: bool,
 ) -> nn.Module:
     """Which embeddings are used (`train_used_embeddings`) is known to who has the rows."""
-    from components.models.bert import load_bert
+    from components.models.bert.checkpoint import load_bert
     from components.optim.param_groups import freeze_embeddings
     from pipelines.builders.checkpoints import find_checkpoint
 

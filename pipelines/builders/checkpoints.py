@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.models.pretrained import resolve_checkpoint
+from components.models.shared.pretrained import resolve_checkpoint
 from pipelines.competitions.embedded import find_package_folder
 from pipelines.errors import ConfigError
 

@@ -30,7 +30,7 @@ def build_adafactor(
     layer_decay: float | None,
     head_lr: float | None,
 ) -> Optimizer:
-    from components.optim.adafactor import Adafactor
+    from components.optim.adafactor.optimizer import Adafactor
 
     return Adafactor(
         params,

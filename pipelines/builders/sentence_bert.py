@@ -24,9 +24,9 @@ def build_sentence_bert(
     teacher_temperature: float,
 ) -> nn.Module:
     """With random weights."""
-    from components.models.bert import BertArchitecture, BertEncoder
-    from components.models.sentence_model import SentenceModel
-    from components.models.wide_encoder import TextVectors, WideEncoder
+    from components.models.bert.checkpoint import BertArchitecture, BertEncoder
+    from components.models.sentence.model import SentenceModel
+    from components.models.sentence.wide import TextVectors, WideEncoder
 
     assert context.vocab_size is not None
     trunk = BertEncoder(
@@ -51,8 +51,8 @@ def build_sentence_bert_pretrained(
     context: ModelContext, *, checkpoint: str, dropout: float, temperature: float, teacher_temperature: float
 ) -> nn.Module:
     """From the weights that the run took over."""
-    from components.models.sentence_model import SentenceModel
-    from components.models.wide_encoder import load_vectors_encoder
+    from components.models.sentence.model import SentenceModel
+    from components.models.sentence.wide import load_vectors_encoder
 
     assert context.weights is not None, f"{checkpoint} was not taken over"
     encoder = load_vectors_encoder(context.weights, dropout=dropout, attention_dropout=dropout)

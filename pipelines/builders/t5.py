@@ -29,7 +29,7 @@ def build_t5_from_scratch(
     target_pieces_only: bool,
 ) -> nn.Module:
     """What generation alone needs (`num_beams` and what follows) it reads from the section."""
-    from components.models import t5
+    from components.models.t5 import checkpoint as t5
     from components.optim.param_groups import freeze_embeddings as freeze
 
     assert context.vocab_size is not None
@@ -70,8 +70,8 @@ def build_t5_pretrained(
     target_pieces_only: bool,
 ) -> nn.Module:
     """What generation alone needs (`num_beams` and what follows) it reads from the section."""
-    from components.models import t5
-    from components.models.t5_trimming import trim_t5
+    from components.models.t5 import checkpoint as t5
+    from components.models.t5.trimming import trim_t5
     from components.optim.param_groups import freeze_embeddings as freeze
 
     model = t5.load_t5(

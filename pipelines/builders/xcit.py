@@ -27,7 +27,7 @@ def build_xcit(
     drop_path_rate: float,
 ) -> nn.Module:
     """With a checkpoint name and sizes are its own."""
-    from components.models import xcit
+    from components.models.xcit import model as xcit
 
     if checkpoint is None:
         return xcit.create_xcit(

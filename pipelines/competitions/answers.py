@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 from pipelines.competitions.tasks import submits_grades
 from pipelines.errors import PodiumError
 

@@ -56,7 +56,7 @@ def _submission(test: Sequence[Article], answers: Sequence[str]) -> pd.DataFrame
 
 def _baselines(train: Sequence[Article], test: Sequence[Article]) -> dict[str, pd.DataFrame]:
     from components.baselines.texts import classify_by_vectors, classify_by_words
-    from components.models.sentence_encoder import load_sentence_encoder
+    from components.models.sentence.encoder import load_sentence_encoder
 
     known, asked = [article.headline for article in train], [article.headline for article in test]
     topics = [article.topic for article in train]

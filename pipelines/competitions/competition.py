@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import pipelines.competitions
-from components.metrics import METRICS, Metric
+from components.metrics.table import METRICS, Metric
 from pipelines.competitions.answers import (
     answer_columns,
     answers_are_numbers,

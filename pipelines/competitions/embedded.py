@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.file_digests import file_digest as file_digest
+from components.files.digests import file_digest as file_digest
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.csv_text import to_csv_text
 from pipelines.errors import PodiumError

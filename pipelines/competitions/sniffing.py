@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 from pipelines.competitions.kaggle_files import KaggleFiles
 from pipelines.competitions.sample_columns import asked_columns, find_classes
 from pipelines.competitions.tasks import TASKS, fitting_metrics

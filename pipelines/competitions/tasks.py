@@ -1,6 +1,6 @@
 """The tasks, and which metrics can score each of them."""
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 
 # The forms of prediction that can be scored in each task's submissions.
 TASKS: dict[str, tuple[str, ...]] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.training.activation_plans import EmbeddingsPlan, parse_plan
+from components.memory.plans import EmbeddingsPlan, parse_plan
 from pipelines.config.checks import at_least, at_most
 from pipelines.config.sections.data import Articles, Images, Pixels, Segments, Table, Text
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time

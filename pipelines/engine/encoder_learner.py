@@ -9,10 +9,10 @@ from typing import Any
 from pandas import DataFrame
 from torch import nn
 
-from components.data.text import EncodedTexts, TextCollator
-from components.data.text_tokenizer import TextTokenizer, load_tokenizer
-from components.models.bert import BertEncoder, HubEncoder, TextClassifier, load_bert, save_bert
-from components.training.inference import Batch
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.data.text.tokenizer import TextTokenizer, load_tokenizer
+from components.models.bert.checkpoint import BertEncoder, HubEncoder, TextClassifier, load_bert, save_bert
+from components.models.shared.inference import Batch
 from components.training.loop import TrainingData
 from pipelines.build import build_model
 from pipelines.builders.checkpoints import find_checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from components.atomic_files import atomic_file
+from components.files.atomic import atomic_file
 from components.training.loop import Interrupted
 from pipelines.adapters.tracker import Tracker, tracking_record
 from pipelines.competitions.competition import Competition

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.training.byte_sizes import format_bytes
-from components.training.memory_planner import PlanDecision
+from components.memory.byte_sizes import format_bytes
+from components.memory.planner import PlanDecision
 from pipelines.competitions.competition import Competition
 
 

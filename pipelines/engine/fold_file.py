@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from components.atomic_files import atomic_file
 from components.data.folds import assign_folds, fold_hash
+from components.files.atomic import atomic_file
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.errors import PodiumError

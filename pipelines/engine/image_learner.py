@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 from torch import nn
 
-from components.atomic_files import read_json, write_json
-from components.data.image import ImageCollator, LabelledImages, PixelStatistics
-from components.data.image_augmentation import Augmentation
-from components.data.image_files import ArrayImages, ImageSource, open_images
-from components.data.image_inspection import Inspection, inspect_images
-from components.models.xcit import XCiT, load_xcit, save_xcit
-from components.models.xcit_features import class_attention_maps, cross_covariance_maps
-from components.models.xcit_folding import fold_for_inference
-from components.models.xcit_weights import MEAN, STD
-from components.training.inference import Batch
+from components.data.images.augmentation import Augmentation
+from components.data.images.dataset import ImageCollator, LabelledImages, PixelStatistics
+from components.data.images.files import ArrayImages, ImageSource, open_images
+from components.data.images.inspection import Inspection, inspect_images
+from components.files.atomic import read_json, write_json
+from components.models.shared.inference import Batch
+from components.models.xcit.features import class_attention_maps, cross_covariance_maps
+from components.models.xcit.folding import fold_for_inference
+from components.models.xcit.model import XCiT, load_xcit, save_xcit
+from components.models.xcit.weights import MEAN, STD
 from pipelines.build import build_model
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment

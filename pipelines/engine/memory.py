@@ -1,11 +1,11 @@
 """A run within a memory budget: the plan that was chosen, in run.json, on the tracker, on the screen, drawn."""
 
-from components.training.activation_memory import tensor_bytes
-from components.training.byte_sizes import format_bytes, parse_bytes
-from components.training.layer_costs import Batch
+from components.memory.budget import BudgetKeeper, MemoryPlanner, PlannedModel, free_bytes
+from components.memory.byte_sizes import format_bytes, parse_bytes
+from components.memory.layer_costs import Batch
+from components.memory.measuring import tensor_bytes
+from components.memory.planner import PlanDecision
 from components.training.loop import TrainingLoop
-from components.training.memory_budget import BudgetKeeper, MemoryPlanner, PlannedModel, free_bytes
-from components.training.memory_planner import PlanDecision
 from pipelines.engine.figures import draw_frontier
 from pipelines.engine.learner import FoldJob
 from pipelines.engine.run_directory import RunDirectory

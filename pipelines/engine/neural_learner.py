@@ -24,13 +24,14 @@ from components.data.target_scale import (
     measure_targets,
     save_target_scale,
 )
-from components.training.activation_checkpointing import apply_to_model
-from components.training.activation_plans import parse_plan
+from components.memory.checkpointing import apply_to_model
+from components.memory.host_memory import give_back_before_gradients
+from components.memory.plans import parse_plan
+from components.models.shared.inference import Batch, predict_logits
+from components.seeding import seed_everything
 from components.training.checkpoint import forecast_bytes, list_steps
-from components.training.inference import Batch, predict_logits
 from components.training.loop import LoopSettings, TrainingData, TrainingLoop, plan_epoch
 from components.training.lr_finder import LrCurve, find_lr
-from components.training.seeding import seed_everything
 from pipelines.build import build_optimizer, build_schedule
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
@@ -56,11 +57,6 @@ class NeuralLearner(ABC):
     def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
         self.experiment, self.competition, self.run = experiment, competition, run
         self.loop_section = experiment.loop
-        # A row that no batch touches has subnormal averages after 700 steps, and then takes AdamW twelve times as long
-        # on Intel's processors. torch's worker threads, started later, inherit the setting.
-        torch.set_flush_denormal(True)
-        if self.loop_section.num_threads:
-            torch.set_num_threads(self.loop_section.num_threads)
 
     # -- what a family of models fills in ----------------------------------------------------------------------------
 
@@ -147,6 +143,7 @@ class NeuralLearner(ABC):
         model = self._planned_model()
         self._fit_to_rows(model, data)
         model = model.to(accelerator.device)
+        give_back_before_gradients(model)
         settings = self._settings(data, job)
         if accelerator.is_main_process:
             self._check_disk(model, settings, job.folder)

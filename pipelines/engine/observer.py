@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from components.memory.host_memory import FreedMemory
 from pipelines.adapters.tracker import Tracker
 from pipelines.engine.run_directory import peak_memory_bytes
 
@@ -103,6 +104,10 @@ class RunObserver:
 
     def __init__(self, tracker: Tracker, screen: Screen, stop_wish: StopWish) -> None:
         self.tracker, self.screen, self.stop_wish = tracker, screen, stop_wish
+        self._freed_memory = FreedMemory()
+
+    def on_step(self, step: int, *, was_evaluated: bool) -> None:
+        self._freed_memory.after_step(step, was_evaluated=was_evaluated)
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.tracker.log_metrics(metrics, step)

@@ -9,8 +9,8 @@ import numpy as np
 from pandas import DataFrame
 
 from components.baselines.pixels import PixelBaseline, load_pixel_baseline
-from components.data.image import LabelledImages
-from components.data.image_files import BadImage, open_images
+from components.data.images.dataset import LabelledImages
+from components.data.images.files import BadImage, open_images
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.data import Pixels

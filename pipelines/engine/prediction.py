@@ -9,6 +9,7 @@ from pipelines.config.load import load_run_config
 from pipelines.config.schema import Experiment
 from pipelines.engine.grades import with_grades
 from pipelines.engine.learners import create_learner
+from pipelines.engine.processes import tune
 from pipelines.engine.run_digests import check_shared_files
 from pipelines.engine.run_directory import NEVER_READ_AGAIN, RunDirectory
 from pipelines.engine.run_folds import check_all_folds
@@ -32,6 +33,7 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
             f"{run.record}: says competition {record['competition']}, config.yaml says {experiment.competition}; "
             "the two files belong to different runs"
         )
+    tune(experiment)
     check_all_folds(run)
     competition = with_grades(load_competition(experiment.competition), record)
     test = competition.load_test(data_dir, may_be_empty=True)

@@ -8,16 +8,30 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 
+from components.process_settings import tune_process
+from pipelines.config.schema import Experiment
+
 T = TypeVar("T")
 
 # The main process predicts OOF and test alone while the others wait; torch's own patience is ten minutes.
 PATIENCE = timedelta(hours=12)
 
 
-def join_processes(device: str) -> PartialState:
-    """Meet the other processes, over nccl on GPUs and gloo on CPUs."""
-    is_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return PartialState(cpu=is_on_cpu(device), **({"timeout": PATIENCE} if is_several else {}))
+def tune(experiment: Experiment) -> None:
+    """Set this process up for a run of the experiment, before it makes or loads a model.
+
+    Only for models that are trained step by step: a baseline's results are those of its library's own settings.
+    """
+    if experiment.training is not None:
+        tune_process(num_threads=experiment.training.num_threads)
+
+
+def join_processes(experiment: Experiment) -> None:
+    """Set this process up for a training, and meet the others of it, over nccl on GPUs and gloo on CPUs."""
+    tune(experiment)
+    if experiment.training is not None:
+        is_several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        PartialState(cpu=is_on_cpu(experiment.training.device), **({"timeout": PATIENCE} if is_several else {}))
 
 
 def is_on_cpu(device: str) -> bool:

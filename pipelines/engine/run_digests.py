@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.file_digests import DIGESTS, check_file, check_folder, file_digest, read_object, write_digests
+from components.files.digests import DIGESTS, check_file, check_folder, file_digest, read_object, write_digests
 from pipelines import names
 from pipelines.errors import PodiumError
 

@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import write_json
-from components.file_digests import check_seal, read_object, sealed
+from components.files.atomic import write_json
+from components.files.digests import check_seal, read_object, sealed
 from pipelines.credentials import without_secrets
 from pipelines.engine.run_digests import (
     FILES,

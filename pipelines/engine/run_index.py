@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from components.file_digests import check_file, check_seal
-from components.json_lines import append_line, whole_lines
+from components.files.digests import check_file, check_seal
+from components.files.json_lines import append_line, whole_lines
 from pipelines.engine.run_digests import FILES
 from pipelines.engine.run_modes import REAL, name_mode, read_mode
 from pipelines.errors import PodiumError

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.file_locks import Unlockable, release_lock, take_lock, try_flock
+from components.files.locks import Unlockable, release_lock, take_lock, try_flock
 from pipelines.credentials import without_secrets
 from pipelines.errors import PodiumError
 

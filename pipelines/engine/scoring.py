@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from pandas import DataFrame
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 from pipelines.competitions.competition import Competition
 
 EMPTY_GUESS = "?"

@@ -8,7 +8,7 @@ pandas and ONNX Runtime are 160 MB that a page need not hold.
 from collections.abc import Callable
 from pathlib import Path
 
-from components.atomic_files import read_json
+from components.files.atomic import read_json
 from components.search.encoders import RECORD_FILE, SentenceEncoder
 from pipelines.config.workspace import Workspace
 from pipelines.errors import PodiumError

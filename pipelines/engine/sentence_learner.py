@@ -15,14 +15,14 @@ from accelerate import Accelerator, PartialState
 from pandas import DataFrame
 from torch import Tensor, nn
 
-from components.data.character_tokenizer import build_character_tokenizer
-from components.data.text import EncodedTexts, TextCollator
-from components.data.text_groups import ArticlePairs, TaughtTexts, TextGroupCollator
-from components.data.text_tokenizer import TextTokenizer, load_tokenizer
-from components.models.sentence_model import SentenceModel
-from components.models.wide_encoder import load_vectors_encoder, save_vectors_encoder
+from components.data.text.character_tokenizer import build_character_tokenizer
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.data.text.groups import ArticlePairs, TaughtTexts, TextGroupCollator
+from components.data.text.tokenizer import TextTokenizer, load_tokenizer
+from components.models.sentence.model import SentenceModel
+from components.models.sentence.wide import load_vectors_encoder, save_vectors_encoder
+from components.models.shared.inference import Batch, predict_logits
 from components.training.checkpoint import write_json
-from components.training.inference import Batch, predict_logits
 from components.training.loop import TrainingData
 from pipelines.build import build_model
 from pipelines.competitions.competition import Competition

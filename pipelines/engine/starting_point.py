@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from components.data.vocabulary import load_vocabulary
+from components.data.text.vocabulary import load_vocabulary
 from pipelines.competitions.embedded import file_digest
 from pipelines.config.experiment_file import read_values
 from pipelines.config.sections.model import RUN_PREFIX

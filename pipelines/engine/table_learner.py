@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pandas import DataFrame
 
-from components.file_digests import sealed_folder
-from components.tabular_baseline import load_tabular_baseline
-from components.tabular_features import ColumnKinds, Stranger, column_kinds, find_strangers, has_values
+from components.files.digests import sealed_folder
+from components.tables.features import ColumnKinds, Stranger, column_kinds, find_strangers, has_values
+from components.tables.model import load_tabular_baseline
 from pipelines.build import build_baseline
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.atomic_files import atomic_file
+from components.files.atomic import atomic_file
 from components.search.encoders import SentenceEncoder, encode_in_batches
 from components.search.usem3_encoder import Usem3Encoder
 from pipelines.competitions.embedded import hash_share

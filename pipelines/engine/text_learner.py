@@ -9,12 +9,13 @@ import torch
 from pandas import DataFrame
 from torch import Tensor, nn
 
-from components.atomic_files import read_json, write_json
 from components.data.balancing import balance_rows
-from components.data.text import EncodedTexts, TextCollator
-from components.data.vocabulary import Vocabulary, load_vocabulary
-from components.models.t5 import T5Model, load_t5, save_t5
-from components.training.inference import Batch, predict_sequences
+from components.data.text.dataset import EncodedTexts, TextCollator
+from components.data.text.vocabulary import Vocabulary, load_vocabulary
+from components.files.atomic import read_json, write_json
+from components.models.shared.inference import Batch
+from components.models.t5.checkpoint import T5Model, load_t5, save_t5
+from components.models.t5.prediction import predict_sequences
 from pipelines.build import build_model, check_head
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment

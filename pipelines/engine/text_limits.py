@@ -8,9 +8,9 @@ from typing import Any
 
 from pandas import DataFrame
 
-from components.data.spelling import Spelling, check_spelling, count_cut
-from components.data.vocabulary import Vocabulary
-from components.metrics import METRICS
+from components.data.text.spelling import Spelling, check_spelling, count_cut
+from components.data.text.vocabulary import Vocabulary
+from components.metrics.table import METRICS
 from pipelines.adapters.tracker import Tracker
 from pipelines.competitions.competition import Competition
 from pipelines.config.sections.data import BUILT, Text

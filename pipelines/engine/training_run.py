@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from components.atomic_files import atomic_file, write_json
 from components.data.folds import train_valid_rows
-from components.file_digests import sealed
+from components.files.atomic import atomic_file, write_json
+from components.files.digests import sealed
 from components.training.history import read_history
 from pipelines.adapters.tracker import Tracker
 from pipelines.competitions.competition import Competition

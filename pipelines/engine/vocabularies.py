@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from components.data.vocabulary_trimming import KEPT_IDS_FILE, read_kept_ids, trim_vocabulary
-from components.models.pretrained import resolve_checkpoint
+from components.data.text.trimming import KEPT_IDS_FILE, read_kept_ids, trim_vocabulary
+from components.data.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from components.models.shared.pretrained import resolve_checkpoint
 from pipelines.builders.checkpoints import PACKAGE_PREFIX
 from pipelines.competitions.embedded import find_package
 from pipelines.config.sections.data import Text

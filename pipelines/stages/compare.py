@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 from pipelines.competitions.competition import Competition, load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_index import RunRecord, list_runs, load_submissions

@@ -15,6 +15,7 @@ from pipelines.engine.figures import draw_lr_curve
 from pipelines.engine.fold_file import obtain_folds
 from pipelines.engine.learners import create_learner
 from pipelines.engine.observer import RunObserver, Screen, StopWish
+from pipelines.engine.processes import tune
 from pipelines.engine.prompts import list_companion_texts
 from pipelines.engine.run_directory import create_run_directory
 from pipelines.engine.training_run import fold_names, open_job
@@ -34,6 +35,7 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
     experiment = load_experiment(workspace, name, overrides)
     if experiment.optimizer is None:
         raise PodiumError(f"{name}: model {experiment.model.name} has no learning rate to find")
+    tune(experiment)
     competition = load_competition(experiment.competition)
     data_dir = workspace.data_dir(competition.kaggle_slug)
     train = competition.load_train(data_dir)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.atomic_files import atomic_folder
+from components.files.atomic import atomic_folder
 from pipelines.adapters import source_bundle
 from pipelines.adapters.built_kernel import (
     DATASET_METADATA,
@@ -176,7 +176,7 @@ def _check_checkpoint(file: KernelFile, experiment: str, checkpoint: str | None)
     if checkpoint is None:
         return
     # Torch comes with them, which only a training with a checkpoint has to wait for.
-    from components.models.pretrained import KAGGLE_PREFIX
+    from components.models.shared.pretrained import KAGGLE_PREFIX
     from pipelines.builders.checkpoints import PACKAGE_PREFIX
 
     where = f"{experiment}: model.checkpoint: {checkpoint}"

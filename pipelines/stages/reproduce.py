@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from components.atomic_files import read_json
+from components.files.atomic import read_json
 from pipelines.adapters.checkout import inside, probe, run_podium
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.hidden_rerun import OWN

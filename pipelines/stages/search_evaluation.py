@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from components.atomic_files import atomic_file, write_json
+from components.files.atomic import atomic_file, write_json
 from components.search.articles import Article, hash_articles
 from components.search.encoders import SentenceEncoder, encode_in_batches
 from components.search.evaluation import cut_title, known_item_metrics, mean_of, ndcg, rank_of

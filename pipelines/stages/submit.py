@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from components.metrics import METRICS
+from components.metrics.table import METRICS
 from pipelines.adapters.kaggle_client import KaggleClient
 from pipelines.adapters.kaggle_errors import KaggleError
 from pipelines.adapters.kaggle_retries import Retries

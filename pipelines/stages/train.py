@@ -42,7 +42,7 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
         experiment = load_experiment(workspace, name, [*overrides, *MODES[mode](experiment)])
     competition = load_competition(experiment.competition)
     data_dir = workspace.data_dir(competition.kaggle_slug)
-    _join(experiment)
+    join_processes(experiment)
 
     def start() -> RunDirectory:
         return start_run(
@@ -69,7 +69,7 @@ def resume(workspace: Workspace, experiment_name: str | None, run_name: str | No
         raise PodiumError(f"{run.path} is a run of {experiment.name}, not of {experiment_name}")
     competition = load_competition(experiment.competition)
     check_data(record, workspace.data_dir(competition.kaggle_slug), run)
-    _join(experiment)
+    join_processes(experiment)
     # Large files are hashed by one process.
     decide_together(run.check_files)
     return _carry_out(workspace, experiment, competition, run, record.get("mode"))
@@ -94,11 +94,6 @@ def _check_record(record: RunRecord) -> None:
     if not record.manifest:
         cure = "restore the file, or name another run with RUN="
         raise PodiumError(f"{record.damage}; {cure}")
-
-
-def _join(experiment: Experiment) -> None:
-    if experiment.training is not None:
-        join_processes(experiment.training.device)
 
 
 # -- carrying it out -----------------------------------------------------------------------------------------------

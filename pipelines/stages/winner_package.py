@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components.atomic_files import atomic_folder
+from components.files.atomic import atomic_folder
 from pipelines.adapters.checkout import probe
 from pipelines.adapters.file_finder import FileFinder
 from pipelines.adapters.ledger import Difference, Ledger, Record

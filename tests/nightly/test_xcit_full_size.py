@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from components.models.xcit import PUBLISHED, create_xcit
+from components.models.xcit.model import PUBLISHED, create_xcit
 
 SIZES = [(224, 224), (384, 384), (200, 312)]
 # Some gradients are zero but for rounding, as a softmax does not see what its keys have in common

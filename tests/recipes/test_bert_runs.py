@@ -11,7 +11,7 @@ from bert_references import save_small_bert
 from podium_processes import killed_podium, only_run, podium, products
 from transformers import AutoModel, AutoTokenizer
 
-from components.models.bert import load_bert
+from components.models.bert.checkpoint import load_bert
 from pipelines.cli import main
 from pipelines.config.workspace import Workspace
 from pipelines.engine import prediction

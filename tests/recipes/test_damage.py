@@ -8,7 +8,7 @@ import pytest
 from podium_processes import only_run, products
 from small_runs import TEXT, copied, flip, interrupt, podium, random_damage, refused, strip_digests, tear
 
-from components.file_digests import file_digest
+from components.files.digests import file_digest
 from pipelines.engine.run_directory import RunDirectory
 from pipelines.engine.run_index import list_runs
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tiny_images import DAMAGES, NUM_TEST, NUM_TRAIN
 
-from components.models.xcit import create_xcit, save_xcit
+from components.models.xcit.model import create_xcit, save_xcit
 from pipelines.cli import main
 from pipelines.engine import prediction
 from pipelines.engine.run_directory import RunDirectory

@@ -28,7 +28,7 @@ OVERRIDES = [
 MOMENTS = {
     "in the middle of an epoch": ("components.training.loop:TrainingLoop._step", 6),
     "during a checkpoint write": ("components.training.checkpoint:save_optimizer", 2),
-    "during a validation": ("components.training.inference:generate", 2),
+    "during a validation": ("components.models.shared.inference:generate", 2),
     "between folds": ("pipelines.engine.training_run:_split", 2),
     "after the last step": ("pipelines.engine.training_run:_predict_oof", 2),
 }

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from tiny_competition import install_competition
 
-from components.data.vocabulary import build_vocabulary
+from components.data.text.vocabulary import build_vocabulary
 from pipelines.cli import main
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_directory import RunDirectory

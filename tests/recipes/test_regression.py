@@ -14,8 +14,8 @@ from tiny_competition import install_competition
 from tiny_regression import PLAIN, WITH_IMAGES, save_tiny_bert, write_experiment, write_pictures, write_texts
 
 from components.data.target_scale import TARGETS_FILE, TargetScale, load_target_scale, measure_targets
-from components.data.text_tokenizer import load_tokenizer
-from components.models.bert import load_bert
+from components.data.text.tokenizer import load_tokenizer
+from components.models.bert.checkpoint import load_bert
 from components.training.history import read_history
 from pipelines.cli import main
 from pipelines.config.workspace import Workspace

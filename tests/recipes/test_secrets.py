@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.data.vocabulary import build_vocabulary
+from components.data.text.vocabulary import build_vocabulary
 from pipelines.adapters.ledger import Ledger
 from pipelines.cli import main
 from pipelines.credentials import REMOVED

@@ -5,7 +5,7 @@ import pytest
 from loop_parts import interrupt_at
 from podium_processes import products
 
-from components.models.sentence_encoder import load_sentence_encoder
+from components.models.sentence.encoder import load_sentence_encoder
 from components.search.torch_encoder import TorchEncoder
 from pipelines.cli import main
 from pipelines.competitions import zh_news_titles

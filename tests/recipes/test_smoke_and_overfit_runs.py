@@ -8,7 +8,7 @@ from bert_references import save_small_bert
 from mlflow.tracking import MlflowClient
 from tiny_competition import write_lines
 
-from components.file_digests import sealed
+from components.files.digests import sealed
 from pipelines.adapters.ledger import Ledger
 from pipelines.adapters.mlflow_view import SCORES_VIEW_TAG
 from pipelines.cli import main

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from loop_parts import interrupt_at
 
-from components.data.vocabulary import load_vocabulary
-from components.data.vocabulary_trimming import read_kept_ids, trim_vocabulary
-from components.models.t5 import T5Architecture, create_t5, load_t5, save_t5
+from components.data.text.trimming import read_kept_ids, trim_vocabulary
+from components.data.text.vocabulary import load_vocabulary
+from components.models.t5.checkpoint import T5Architecture, create_t5, load_t5, save_t5
 from pipelines.cli import main
 from pipelines.competitions import multinli
 from pipelines.engine.run_directory import RunDirectory

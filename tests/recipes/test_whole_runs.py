@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.data.vocabulary import build_vocabulary
-from components.models.t5 import T5Architecture, create_t5, save_t5
+from components.data.text.vocabulary import build_vocabulary
+from components.models.t5.checkpoint import T5Architecture, create_t5, save_t5
 from pipelines.cli import main
 from pipelines.engine import prediction
 from pipelines.engine.run_directory import RunDirectory

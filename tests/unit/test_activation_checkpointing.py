@@ -13,12 +13,12 @@ from torch.distributed import HashStore
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertModel
 
-from components.models.bert import BertArchitecture, create_bert
-from components.models.t5 import T5Architecture, create_t5
-from components.models.xcit import create_xcit
-from components.training.activation_checkpointing import apply_plan, apply_to_model
-from components.training.activation_memory import saved_bytes
-from components.training.activation_plans import SegmentPlan, Treatment, UniformPlan, parse_plan
+from components.memory.checkpointing import apply_plan, apply_to_model
+from components.memory.measuring import saved_bytes
+from components.memory.plans import SegmentPlan, Treatment, UniformPlan, parse_plan
+from components.models.bert.checkpoint import BertArchitecture, create_bert
+from components.models.t5.checkpoint import T5Architecture, create_t5
+from components.models.xcit.model import create_xcit
 
 RECOMPUTING = ["recompute", "recompute/2", "segments", "segments/3", "segments@0,1", "recompute_offload"]
 SELECTIVE = ["save_matmuls", "save_attention", "offload"]

@@ -8,11 +8,11 @@ from activation_stacks import build_bert
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy
 
-from components.training import activation_treatments
-from components.training.activation_bits import build_bits
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_memory import Phase, measure_memory, measure_phases, peak_bytes, saved_bytes
-from components.training.activation_plans import Treatment, parse_plan
+from components.memory import treatments as activation_treatments
+from components.memory.bits import build_bits
+from components.memory.checkpointing import apply_plan
+from components.memory.measuring import Phase, measure_memory, measure_phases, peak_bytes, saved_bytes
+from components.memory.plans import Treatment, parse_plan
 
 ROWS, WIDTH = 256, 64
 MAP = ROWS * WIDTH * 4  # bytes

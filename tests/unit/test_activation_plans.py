@@ -3,8 +3,8 @@
 import pytest
 from activation_stacks import build_stack
 
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import (
+from components.memory.checkpointing import apply_plan
+from components.memory.plans import (
     EmbeddingsPlan,
     LayerPlan,
     Piece,

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from transformers.optimization import Adafactor as TransformersAdafactor
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 
 SHAPES = ((7,), (5, 11), (2, 3, 4))
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 
 OPTIONS = {"lr": 3e-3, "relative_step": False, "beta1": 0.9, "weight_decay": 0.1}
 

@@ -6,8 +6,9 @@ import torch
 from adafactor_reference import EXTERNAL, build_params, run_steps
 from torch import nn
 
-from components.optim import adafactor_blocks, adafactor_paths
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor import blocks as adafactor_blocks
+from components.optim.adafactor import paths as adafactor_paths
+from components.optim.adafactor.optimizer import Adafactor
 
 FAST_PATHS = ("numba", "blocks", "grouped")
 

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from components.atomic_files import atomic_file, atomic_folder, write_json
-from components.json_lines import append_line, whole_lines
+from components.files.atomic import atomic_file, atomic_folder, write_json
+from components.files.json_lines import append_line, whole_lines
 
 FORK = multiprocessing.get_context("fork")
 

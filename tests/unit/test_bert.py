@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import AutoModel, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from components.models import bert_layers, dropout, token_rows
-from components.models.bert import (
+from components.memory.checkpointing import apply_plan
+from components.memory.plans import parse_plan
+from components.models.bert import layers as bert_layers
+from components.models.bert.checkpoint import (
     BertArchitecture,
     BertEncoder,
     HubEncoder,
@@ -19,9 +21,8 @@ from components.models.bert import (
     load_encoder,
     save_bert,
 )
-from components.models.pooling import POOLINGS
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import parse_plan
+from components.models.bert.pooling import POOLINGS
+from components.models.shared import dropout, token_rows
 
 SMALL = BertArchitecture(
     vocab_size=60, hidden_size=24, num_layers=3, num_heads=3, intermediate_size=40, embedding_size=24

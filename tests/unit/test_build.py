@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from components.data.folds import FOLD_SCHEMES
-from components.models.t5 import T5Architecture, T5Classifier, T5Seq2Seq, save_t5
-from components.optim.adafactor import Adafactor
-from components.tabular_baseline import TabularBaseline
+from components.models.t5.checkpoint import T5Architecture, T5Classifier, T5Seq2Seq, save_t5
+from components.optim.adafactor.optimizer import Adafactor
+from components.tables.model import TabularBaseline
 from pipelines.adapters.tracking import BACKENDS
 from pipelines.build import (
     MODELS,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from components.seeding import collect_random_states, restore_random_states, seed_everything
 from components.training.checkpoint import (
     atomic_file,
     atomic_folder,
@@ -22,7 +23,6 @@ from components.training.checkpoint import (
     write_json,
 )
 from components.training.history import History, read_history
-from components.training.seeding import collect_random_states, restore_random_states, seed_everything
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components import chunked_cross_entropy, losses
-from components.chunked_cross_entropy import linear_cross_entropy, tied_lookup
-from components.training.activation_memory import peak_bytes, saved_bytes
+from components.losses import by_task as losses
+from components.losses import chunked as chunked_cross_entropy
+from components.losses.chunked import linear_cross_entropy, tied_lookup
+from components.memory.measuring import peak_bytes, saved_bytes
 
 TOKENS, WIDTH, PIECES = 50, 16, 300
 

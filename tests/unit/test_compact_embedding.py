@@ -6,8 +6,8 @@ import pytest
 import torch
 from bert_references import build_batch
 
-from components.models.bert import BertArchitecture, create_bert, load_bert, save_bert
-from components.models.compact_embedding import CompactEmbedding
+from components.models.bert.checkpoint import BertArchitecture, create_bert, load_bert, save_bert
+from components.models.bert.compact_embedding import CompactEmbedding
 
 SMALL = BertArchitecture(
     vocab_size=60, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40, embedding_size=24

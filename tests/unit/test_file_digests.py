@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from components.file_digests import (
+from components.files.digests import (
     DIGESTS,
     OWN_DIGEST,
     check_file,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tiny_competition import make_competition
 
-from components.tabular_baseline import TabularBaseline
+from components.tables.model import TabularBaseline
 from pipelines.competitions.competition import FoldDefaults, ImagePlaces
 from pipelines.config.sections.data import Segments
 from pipelines.engine.prompts import build_prompts, build_segments

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from components.training.host_memory import give_back_memory
+from components.memory.host_memory import give_back_memory
 
 BLOCK = 100_000  # bytes; blocks of this size share the heap from the start
 
@@ -25,7 +25,7 @@ def test_free_blocks_below_one_in_use_go_back():
 
 STEPS = """
 import resource, sys
-from components.training.host_memory import keep_freed_memory
+from components.memory.host_memory import keep_freed_memory
 
 def step():
     blocks = [bytearray(8 << 20) for _ in range(8)]

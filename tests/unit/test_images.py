@@ -9,11 +9,11 @@ from PIL import Image
 from tiny_images import DAMAGES, make_pixels, write_files
 from torch.utils.data import DataLoader
 
-from components.data import image_augmentation as augmentation
-from components.data.image import ImageCollator, LabelledImages, PixelStatistics
-from components.data.image_augmentation import Augmentation, erase, mix, move
-from components.data.image_files import BadImage, open_images
-from components.data.image_inspection import CHUNK, inspect_images, measure_pixels
+from components.data.images import augmentation
+from components.data.images.augmentation import Augmentation, erase, mix, move
+from components.data.images.dataset import ImageCollator, LabelledImages, PixelStatistics
+from components.data.images.files import BadImage, open_images
+from components.data.images.inspection import CHUNK, inspect_images, measure_pixels
 
 PLAIN = PixelStatistics((0.0,), (1 / 255,))
 EVERYTHING = Augmentation(

@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from loop_parts import Rows, Watcher, bits, collate, save
 from torch import nn
 
-from components.file_digests import write_digests
-from components.models.output import ModelOutput
+from components.files.digests import write_digests
+from components.memory.host_memory import FreedMemory
+from components.models.shared.output import ModelOutput
 from components.optim.schedules import build_cosine
 from components.training.checkpoint import list_steps
 from components.training.history import read_history
@@ -170,10 +171,11 @@ def test_free_memory_goes_back_after_evaluations_and_when_the_process_has_grown(
     """Looked at after steps 16 and 20: four steps of 30 MB are more than is let pass, 64 MB."""
     calls = []
     watcher = Watcher()
-    monkeypatch.setattr("components.training.host_memory.give_back_memory", lambda: calls.append(watcher.num_steps + 1))
+    monkeypatch.setattr("components.memory.host_memory.give_back_memory", lambda: calls.append(watcher.num_steps + 1))
     monkeypatch.setattr(
         "psutil.Process.memory_info", lambda self: SimpleNamespace(rss=(100 << 20) + growth * watcher.num_steps)
     )
+    watcher.on_step = FreedMemory().after_step
     train(tmp_path, replace(SETTINGS, eval_every_steps=15), watcher=watcher)
     assert calls == expected
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from components.losses import LOSSES, binary_cross_entropy, count_targets, cross_entropy, mean_squared_error
+from components.losses.by_task import LOSSES, binary_cross_entropy, count_targets, cross_entropy, mean_squared_error
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from components.models.output import ModelOutput
-from components.optim.adafactor import Adafactor
+from components.models.shared.output import ModelOutput
+from components.optim.adafactor.optimizer import Adafactor
+from components.seeding import collect_random_states, seed_everything
 from components.training.lr_finder import find_lr
-from components.training.seeding import collect_random_states, seed_everything
 
 
 class Noisy(nn.Module):

@@ -7,12 +7,12 @@ import pytest
 import torch
 from activation_stacks import build_bert
 
-from components.models.t5 import T5Architecture, create_t5
-from components.training.activation_memory import Phase, measure_phases, without_collection
-from components.training.activation_plans import Treatment
-from components.training.byte_sizes import format_bytes, parse_bytes
-from components.training.lr_finder import undone
-from components.training.memory_budget import BudgetKeeper, MemoryPlanner, PlannedModel
+from components.memory.budget import BudgetKeeper, MemoryPlanner, PlannedModel
+from components.memory.byte_sizes import format_bytes, parse_bytes
+from components.memory.measuring import Phase, measure_phases, without_collection
+from components.memory.plans import Treatment
+from components.memory.undoing import undone
+from components.models.t5.checkpoint import T5Architecture, create_t5
 
 KIB = 1024
 OFFERED = (Treatment.KEEP, Treatment.REBUILD_SUMS, Treatment.RECOMPUTE)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from components.training.activation_plans import Treatment
-from components.training.memory_planner import TreatmentCost, choose_plan
+from components.memory.planner import TreatmentCost, choose_plan
+from components.memory.plans import Treatment
 
 OFFERED = [Treatment.KEEP, Treatment.REBUILD, Treatment.RECOMPUTE]
 

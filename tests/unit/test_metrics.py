@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import sklearn.metrics as reference
 
-from components.metrics import METRICS, f_beta, fit_threshold, fit_thresholds
-from components.text_metrics import edit_distance
+from components.metrics.table import METRICS, f_beta, fit_threshold, fit_thresholds
+from components.metrics.text import edit_distance
 
 
 def score(name, targets, predictions):

@@ -16,17 +16,16 @@ from pipelines.engine.scoring import frame_probabilities
 # torch starts its worker threads with the product, after the learner is there; two of them share it
 SCRIPT = """
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 from pipelines.config.load import load_experiment
 from pipelines.config.workspace import Workspace
-from pipelines.engine.text_learner import TextLearner
+from pipelines.engine.processes import tune
 
 torch.set_num_threads(2)
 experiment = load_experiment(Workspace(Path()), "smoke/mt5_adafactor", ["training.num_threads=2"])
-TextLearner(experiment, None, SimpleNamespace(path=Path()))
+tune(experiment)
 print((torch.full((2, 1 << 20), 1e-30) * 1e-12).count_nonzero().item())
 """
 

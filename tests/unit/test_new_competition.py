@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import pipelines.competitions
-from components.tabular_baseline import TabularBaseline
+from components.tables.model import TabularBaseline
 from pipelines.competitions.competition import Competition, competition_names, load_competition
 from pipelines.competitions.sniffing import CompetitionDraft, sniff_competition
 from pipelines.config.load import load_experiment

@@ -6,7 +6,7 @@ On a GPU the strides decide which attention kernel a recomputed layer takes, and
 import pytest
 import torch
 
-from components.training.activation_treatments import _Offloaded
+from components.memory.treatments import _Offloaded
 
 BLOCK = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
 LAYOUTS = {  # with the elements that the copy holds

@@ -7,7 +7,7 @@ import torch
 from adafactor_reference import EXTERNAL, build_params, random_gradients, run_steps
 from torch import nn
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 from components.training.checkpoint import load_optimizer, save_optimizer
 
 SHAPES = ((7,), (5, 11), (2, 3, 4), (9, 6), (9, 6), (3, 2, 3, 3))

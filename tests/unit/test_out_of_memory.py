@@ -9,11 +9,11 @@ from activation_stacks import Residual
 from loop_parts import Rows, Watcher, bits, collate, save
 from torch import nn
 
-from components.models.output import ModelOutput
+from components.memory.out_of_memory import divide_batch, divide_window
+from components.models.shared.output import ModelOutput
 from components.optim.schedules import build_cosine
 from components.training.checkpoint import list_steps, read_json
 from components.training.loop import Interrupted, LoopSettings, TrainingLoop
-from components.training.out_of_memory import divide_batch, divide_window
 
 SETTINGS = LoopSettings(num_steps=12, batch_size=8, gradient_accumulation_steps=2, seed=3, checkpoint_every_steps=5)
 

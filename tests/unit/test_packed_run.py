@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_competition import make_run, write_lines
 
-from components.file_digests import check_seal, sealed
+from components.files.digests import check_seal, sealed
 from pipelines.adapters.packed_run import pack_run
 from pipelines.config.workspace import Workspace
 from pipelines.engine.run_digests import digest_files

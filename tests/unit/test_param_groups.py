@@ -16,8 +16,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from components.models.t5 import T5Architecture, create_t5
-from components.optim.adafactor import Adafactor
+from components.models.t5.checkpoint import T5Architecture, create_t5
+from components.optim.adafactor.optimizer import Adafactor
 from components.optim.layer_decay import measure_depths
 from components.optim.param_groups import build_param_groups, freeze_embeddings
 from components.optim.schedules import apply_schedule, build_cosine

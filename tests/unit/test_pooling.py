@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from components.models.encoded import EncodedTokens
-from components.models.pooling import POOLINGS, build_pooling
-from components.models.token_rows import TokenRows, build_token_rows
+from components.models.bert.encoded import EncodedTokens
+from components.models.bert.pooling import POOLINGS, build_pooling
+from components.models.shared.token_rows import TokenRows, build_token_rows
 
 
 def build_tokens(*, is_packed):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from components.models.pretrained import read_config, read_tensors, resolve_checkpoint
+from components.models.shared.pretrained import read_config, read_tensors, resolve_checkpoint
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b.weight": torch.ones(4)}
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from small_runs import flip, random_damage, tear
 from torch import nn
 
-from components.file_digests import DIGESTS, file_digest
-from components.models.output import ModelOutput
+from components.files.digests import DIGESTS, file_digest
+from components.models.shared.output import ModelOutput
 from components.optim.schedules import build_cosine
 from components.training.checkpoint import list_steps, step_folder
 from components.training.loop import Interrupted, LoopSettings, TrainingLoop

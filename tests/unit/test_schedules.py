@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from components.optim.adafactor import Adafactor
+from components.optim.adafactor.optimizer import Adafactor
 from components.optim.schedules import (
     Stage,
     apply_schedule,

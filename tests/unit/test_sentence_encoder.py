@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from components.models.sentence_encoder import load_sentence_encoder
+from components.models.sentence.encoder import load_sentence_encoder
 from pipelines.competitions.embedded import find_package
 
 TEXTS = ["Shares fall in London", "A cat", "", "The FTSE 100 closed lower on Friday as oil prices rose again"]

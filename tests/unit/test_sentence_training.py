@@ -6,16 +6,16 @@ import torch
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
-from components.data.character_tokenizer import build_character_tokenizer
-from components.data.text_groups import LONGEST, SHORTEST, ArticlePairs, TaughtTexts, TextGroupCollator
-from components.losses import contrastive, similarity_distillation
-from components.models.bert import BertArchitecture, BertEncoder, save_bert
-from components.models.sentence_encoder import load_sentence_encoder
-from components.models.sentence_model import SentenceModel
-from components.models.wide_encoder import WIDE_FILE, WideEncoder, load_vectors_encoder, save_vectors_encoder
+from components.data.text.character_tokenizer import build_character_tokenizer
+from components.data.text.groups import LONGEST, SHORTEST, ArticlePairs, TaughtTexts, TextGroupCollator
+from components.losses.by_task import contrastive, similarity_distillation
+from components.metrics.text import reciprocal_rank
+from components.models.bert.checkpoint import BertArchitecture, BertEncoder, save_bert
+from components.models.sentence.encoder import load_sentence_encoder
+from components.models.sentence.model import SentenceModel
+from components.models.sentence.wide import WIDE_FILE, WideEncoder, load_vectors_encoder, save_vectors_encoder
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.onnx_export import export_encoder
-from components.text_metrics import reciprocal_rank
 from pipelines.competitions.inews import Page
 from pipelines.competitions.zh_news_titles import build_tables
 from pipelines.engine.run_directory import RunDirectory

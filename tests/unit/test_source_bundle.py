@@ -25,7 +25,7 @@ def test_kaggles_folder_is_named_in_the_notebook_alone():
     """And where it is imitated, and as the default of a component's argument."""
     named = {name for name, content in collect_source().items() if b'"/kaggle' in content}
     assert named == {
-        "components/models/pretrained.py",
+        "components/models/shared/pretrained.py",
         "pipelines/adapters/kernel_notebook.py",
         "pipelines/adapters/sandbox_walls.py",
     }

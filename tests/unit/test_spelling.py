@@ -5,9 +5,9 @@ import pytest
 from tiny_competition import install_competition
 from tiny_regression import save_tiny_bert
 
-from components.data.spelling import Misspelling, check_spelling, count_cut
-from components.data.text_tokenizer import load_tokenizer
-from components.data.vocabulary import build_vocabulary
+from components.data.text.spelling import Misspelling, check_spelling, count_cut
+from components.data.text.tokenizer import load_tokenizer
+from components.data.text.vocabulary import build_vocabulary
 from pipelines.config.load import load_experiment
 from pipelines.config.workspace import Workspace
 from pipelines.engine.learners import create_learner

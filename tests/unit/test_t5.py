@@ -11,8 +11,9 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm as ReferenceNorm
 
-from components.models import dropout, t5_layers, token_rows
-from components.models.t5 import T5Architecture, T5Classifier, create_t5, load_t5, save_t5
+from components.models.shared import dropout, token_rows
+from components.models.t5 import layers as t5_layers
+from components.models.t5.checkpoint import T5Architecture, T5Classifier, create_t5, load_t5, save_t5
 from components.optim.param_groups import freeze_embeddings
 
 VOCABULARY = 40

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from components.models import t5_layers
-from components.models.t5 import T5Architecture, create_t5
+from components.models.t5 import layers as t5_layers
+from components.models.t5.checkpoint import T5Architecture, create_t5
 
 SIZES = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_heads": 4, "num_layers": 2, "num_decoder_layers": 2}
 

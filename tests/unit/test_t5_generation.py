@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from components.models import t5_generation
-from components.models.t5 import T5Architecture, create_t5, save_t5
-from components.models.t5_generation import generate
+from components.models.t5 import generation as t5_generation
+from components.models.t5.checkpoint import T5Architecture, create_t5, save_t5
+from components.models.t5.generation import generate
 
 ARCHITECTURE = T5Architecture(
     vocab_size=30, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_decoder_layers=2, num_heads=2, dropout=0.1

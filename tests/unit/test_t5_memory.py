@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from components.models.t5 import T5Architecture, create_t5
-from components.training import host_memory
-from components.training.activation_memory import peak_bytes, saved_bytes
+from components.memory import host_memory
+from components.memory.measuring import peak_bytes, saved_bytes
+from components.models.t5.checkpoint import T5Architecture, create_t5
 
 WIDTH = 24
 ARCHITECTURE = T5Architecture(
@@ -59,6 +59,7 @@ def test_freed_memory_goes_back_before_a_large_embeddings_gradient(least, tied, 
     gradients_then = []
     monkeypatch.setattr(host_memory, "_LARGE_EMBEDDING", least)
     monkeypatch.setattr(host_memory, "give_back_memory", lambda: gradients_then.append(model.shared.weight.grad))
+    host_memory.give_back_before_gradients(model)
     model(**batch).loss.backward()
     assert gradients_then == [None] * times
     assert model.shared.weight.grad is not None

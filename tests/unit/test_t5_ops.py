@@ -9,10 +9,11 @@ from torch.autograd import gradcheck
 from torch.nn import functional
 from transformers.models.t5.modeling_t5 import T5Attention as ReferenceAttention
 
-from components.models import dropout, t5_ops
-from components.models.t5 import T5Architecture, create_t5
-from components.models.t5_layers import relative_position_bucket
-from components.optim.adafactor import Adafactor
+from components.models.shared import dropout
+from components.models.t5 import ops as t5_ops
+from components.models.t5.checkpoint import T5Architecture, create_t5
+from components.models.t5.layers import relative_position_bucket
+from components.optim.adafactor.optimizer import Adafactor
 
 ARCHITECTURE = T5Architecture(
     vocab_size=40, d_model=24, d_kv=6, d_ff=32, num_layers=2, num_decoder_layers=3, num_heads=3

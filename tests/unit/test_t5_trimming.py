@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MT5ForConditionalGeneration, T5ForConditionalGeneration
 
-from components.data.vocabulary import build_vocabulary
-from components.data.vocabulary_trimming import to_new_ids, trim_vocabulary
-from components.models.t5 import T5Architecture, create_t5, load_t5, save_t5
-from components.models.t5_trimming import trim_t5, untrim_t5
+from components.data.text.trimming import to_new_ids, trim_vocabulary
+from components.data.text.vocabulary import build_vocabulary
+from components.models.t5.checkpoint import T5Architecture, create_t5, load_t5, save_t5
+from components.models.t5.trimming import trim_t5, untrim_t5
 
 PIECES, ROWS = 1012, 1024  # as published models, with rows that no piece has
 SIZES = {"vocab_size": ROWS, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 2}

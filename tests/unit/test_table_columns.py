@@ -8,8 +8,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from components.tabular_baseline import TabularBaseline, load_tabular_baseline
-from components.tabular_features import ColumnKinds, column_kinds, find_strangers
+from components.tables.features import ColumnKinds, column_kinds, find_strangers
+from components.tables.model import TabularBaseline, load_tabular_baseline
 
 NUM_ROWS = 200
 LARGE = 10_500  # above 10,000 rows boosting holds some back to see when to stop

@@ -9,7 +9,7 @@ import pytest
 from small_runs import strip_digests
 from tiny_competition import install_competition, write_lines
 
-from components.tabular_baseline import TabularBaseline, load_tabular_baseline
+from components.tables.model import TabularBaseline, load_tabular_baseline
 from pipelines.competitions.competition import ImagePlaces, load_competition
 from pipelines.config.workspace import Workspace
 from pipelines.engine import prediction

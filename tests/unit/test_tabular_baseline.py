@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
-from components.tabular_baseline import TabularBaseline, load_tabular_baseline
-from components.tabular_features import column_kinds
+from components.tables.features import column_kinds
+from components.tables.model import TabularBaseline, load_tabular_baseline
 
 NUM_ROWS = 240
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.text import EncodedTexts, TextCollator
+from components.data.text.dataset import EncodedTexts, TextCollator
 
 
 def test_sources_and_targets_are_padded_apart():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from components.data.vocabulary import VOCABULARY_KINDS, Vocabulary, build_vocabulary, load_vocabulary
+from components.data.text.vocabulary import VOCABULARY_KINDS, Vocabulary, build_vocabulary, load_vocabulary
 
 NAMES = {
     "uk": ["Мдіна", "Північна Македонія", "Київ", "Острів Різдва", "Чернівецька область"],

@@ -12,9 +12,17 @@ import pytest
 import sentencepiece
 from transformers import AutoTokenizer, T5Tokenizer
 
-from components.data.sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Piece, SentencePieceFile
-from components.data.vocabulary import build_vocabulary, load_vocabulary
-from components.data.vocabulary_trimming import read_kept_ids, to_new_ids, to_old_ids, trim_vocabulary
+from components.data.text.sentencepiece_file import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    Piece,
+    SentencePieceFile,
+)
+from components.data.text.trimming import read_kept_ids, to_new_ids, to_old_ids, trim_vocabulary
+from components.data.text.vocabulary import build_vocabulary, load_vocabulary
 
 BROAD = [
     "Мдіна", "Північна Македонія", "Київ", "Острів Різдва", "Чернівецька область", "नई दिल्ली", "उत्तर प्रदेश",
@@ -96,7 +104,7 @@ def test_a_files_self_test_goes(t5_file, tmp_path):
 
 def test_protobuf_is_not_needed(t5_file, tmp_path):
     program = (
-        "import sys; from pathlib import Path; from components.data.vocabulary_trimming import trim_vocabulary;"
+        "import sys; from pathlib import Path; from components.data.text.trimming import trim_vocabulary;"
         f"trim_vocabulary(Path({str(t5_file)!r}), ['France'], Path({str(tmp_path)!r}));"
         "assert not [name for name in sys.modules if name.startswith(('google', 'transformers', 'torch'))]"
     )

@@ -7,14 +7,14 @@ import timm
 import torch
 from torch.nn import functional
 
-from components.models.xcit import PUBLISHED, create_xcit
-from components.models.xcit_architecture import read_name
-from components.models.xcit_fast_attention import is_gram
-from components.models.xcit_folding import fold_for_inference
-from components.models.xcit_layers import XCA
+from components.memory.checkpointing import apply_plan
+from components.memory.plans import parse_plan
+from components.models.xcit.architecture import read_name
+from components.models.xcit.fast.attention import is_gram
+from components.models.xcit.folding import fold_for_inference
+from components.models.xcit.layers import XCA
+from components.models.xcit.model import PUBLISHED, create_xcit
 from components.optim.param_groups import build_param_groups
-from components.training.activation_checkpointing import apply_plan
-from components.training.activation_plans import parse_plan
 
 NANO = "xcit_nano_12_p16_224"
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.models.xcit import create_xcit
+from components.models.xcit.model import create_xcit
 
 
 def count_flops(run):

@@ -4,13 +4,13 @@ import pytest
 import timm
 import torch
 
-from components.models.xcit import create_xcit
-from components.models.xcit_features import (
+from components.models.xcit.features import (
     XCiTPyramid,
     class_attention_maps,
     cross_covariance_maps,
     forward_intermediates,
 )
+from components.models.xcit.model import create_xcit
 
 NANO = "xcit_nano_12_p16_224"
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from components.models.xcit import create_xcit
-from components.models.xcit_fast_convolution import ChannelNorm
-from components.models.xcit_folding import fold_for_inference
+from components.models.xcit.fast.convolution import ChannelNorm
+from components.models.xcit.folding import fold_for_inference
+from components.models.xcit.model import create_xcit
 
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -5,8 +5,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from components.models.xcit import create_xcit, load_xcit, save_xcit
-from components.models.xcit_weights import _as_hub_name
+from components.models.xcit.model import create_xcit, load_xcit, save_xcit
+from components.models.xcit.weights import _as_hub_name
 
 NANO = "xcit_nano_12_p16_224"
 

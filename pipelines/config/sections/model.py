@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from components.models.xcit_architecture import NORMS, XCiTArchitecture, read_name, with_changes
+from components.models.xcit.architecture import NORMS, XCiTArchitecture, read_name, with_changes
 from pipelines.config.checks import above, at_least, one_of, share
 from pipelines.config.sections.section import Section
 

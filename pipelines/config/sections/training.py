@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from components.training.activation_plans import parse_plan
-from components.training.byte_sizes import parse_bytes
+from components.memory.byte_sizes import parse_bytes
+from components.memory.plans import parse_plan
 from pipelines.config.checks import above, at_least, one_of, share, shown
 from pipelines.config.sections.section import Section
 

@@ -1,0 +1,130 @@
+"""Files and folders that are either whole or absent, and JSON written so; needs no tensor library.
+
+Written under a temporary name of its own, flushed to the disk and renamed, so that a process killed at any moment
+leaves the previous state readable, and several that write the same name at once do not meet. What a kill leaves under a
+temporary name is removed by the next one that writes the same file or folder.
+"""
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from components.files.locks import is_same_file, try_flock
+
+PARTIAL = ".partial"
+_TOKEN_BYTES = 8
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `folder`; it takes the name `folder` only if the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _claimed(folder, is_folder=True) as partial:
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                flush_to_disk(path)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+            flush_to_disk(folder.parent)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, SafetensorError):
+                # The disk's refusal, which safetensors reports as an error of its own.
+                reason = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+                raise OSError(reason, os.strerror(reason), str(folder)) from error
+            raise
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`, which replaces `path` only if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _claimed(path, is_folder=False) as partial:
+        try:
+            yield partial
+            flush_to_disk(partial)
+            partial.replace(path)
+            flush_to_disk(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _claimed(target: Path, *, is_folder: bool) -> Iterator[Path]:
+    """A new, empty sibling under a name that no other process or thread uses, locked as long as its writer lives."""
+    _remove_leftovers(target)
+    while True:
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}")
+        if is_folder:
+            partial.mkdir()
+            descriptor = os.open(partial, os.O_RDONLY)
+        else:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            # Without locks the name alone keeps writers apart, and a leftover stays.
+            with suppress(OSError):
+                try_flock(descriptor, wait=True)
+            # One that looks for leftovers may have come between the two calls and have removed it.
+            if is_same_file(descriptor, partial):
+                yield partial
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what writers of `target` left that a kill has ended: nobody holds its lock any more."""
+    ours = re.compile(re.escape(target.name) + rf"(\.[0-9a-f]{{{2 * _TOKEN_BYTES}}})?" + re.escape(PARTIAL))
+    names = [entry.name for entry in os.scandir(target.parent) if ours.fullmatch(entry.name)]
+    for leftover in (target.with_name(name) for name in names):
+        # It may be another's to remove, or gone by now.
+        with suppress(OSError):
+            _remove_unless_held(leftover)
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    descriptor = os.open(leftover, os.O_RDONLY)
+    try:
+        if not try_flock(descriptor, wait=False):
+            return
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` atomically; floats keep every bit."""
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is
+    """Read a JSON file, or raise a ValueError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable ({error})") from error
+
+
+def flush_to_disk(path: Path) -> None:
+    """Leave nothing of a file, or of a folder's names, in the system's cache alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
