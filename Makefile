@@ -60,9 +60,10 @@ ui: $(STAMP)  ## open MLflow on http://127.0.0.1:5000
 app: $(STAMP)  ## the search page on http://127.0.0.1:8501, its corpora indexed once: CORPORA="chinese_news"
 	@for corpus in $(or $(CORPORA),chinese_news english_news); do $(BIN)/podium search index $$corpus --threads 2 || exit 1; done
 	@$(BIN)/podium search app
-# Whole runs come first, as collected: at the end one process would be left alone with them.
-test: $(STAMP)  ## every test; PYTEST="tests/unit" for a part
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(or $(PYTEST),tests)
+# Whole runs come first: at the end one process would be left alone with them.
+TESTS := tests/recipes tests/architecture tests/components tests/pipelines
+test: $(STAMP)  ## every test; PYTEST="tests/components" for a part
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(or $(PYTEST),$(TESTS))
 nightly: $(STAMP)  ## what make test leaves out: damages, kills, models at their full sizes; half an hour and 16 GB
 	@OMP_NUM_THREADS=2 $(BIN)/pytest -m nightly tests/nightly
 check: $(STAMP)  ## ruff, mypy --strict, import contracts

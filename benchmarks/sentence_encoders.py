@@ -31,10 +31,10 @@ from components.search.evaluation import cut_title, known_item_metrics, rank_of
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.onnx_export import WEIGHTS_FILE, WIDE_FILE, export_encoder
 from components.search.usem3_encoder import Usem3Encoder
-from pipelines.config.workspace import Workspace
-from pipelines.corpora.chinese_news import load_evaluated
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import newest_finished_run
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.index import newest_finished_run
+from pipelines.search.corpora.chinese_news import load_evaluated
+from pipelines.workspace import Workspace
 
 GIVEN_CHARACTERS = 150
 DISTILLED = "run:bert_tiny_zh_distilled"

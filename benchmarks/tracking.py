@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.adapters.jsonl_tracker import open_jsonl_tracker
-from pipelines.adapters.mlflow_tracker import MlflowTracker, open_mlflow_tracker, prepare_database, tracking_uri
-from pipelines.adapters.tracker import NullTracker, Tracker
-from pipelines.config.workspace import Workspace
+from pipelines.tracking.jsonl import open_jsonl_tracker
+from pipelines.tracking.mlflow.tracker import MlflowTracker, open_mlflow_tracker, prepare_database, tracking_uri
+from pipelines.tracking.tracker import NullTracker, Tracker
+from pipelines.workspace import Workspace
 
 LogFunction = Callable[[dict[str, float], int], object]
 

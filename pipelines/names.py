@@ -185,3 +185,8 @@ def _short_enough(part: str) -> str:
     if len(os.fsencode(part)) > MAX_NAME_BYTES:
         raise ValueError(f"{shown(part)} is too long for a name; needs at most {MAX_NAME_BYTES} bytes")
     return part
+
+
+def run_name(address: str) -> str:
+    """The address as one word, which names folders and rows: `smoke_mt5_adafactor`."""
+    return address.replace("/", "_")

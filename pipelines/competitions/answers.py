@@ -5,7 +5,7 @@ arguments. A competition's task and metric decide the form: labels, probabilitie
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,40 @@ from components.metrics.table import METRICS
 from pipelines.competitions.tasks import submits_grades
 from pipelines.errors import PodiumError
 
-if TYPE_CHECKING:
-    from pipelines.competitions.competition import Competition
-
 DEFAULT_THRESHOLD = 0.5
 WHOLE_FLOAT = re.compile(r"(?<=\d)\.0+$")
 RANKED = "map_at_"  # metrics over ranked guesses, which Kaggle wants in one cell: "cat dog cow"
 
 
-def answer_columns(competition: "Competition", columns: Sequence[str]) -> list[str]:
+class AnswerRules(Protocol):
+    """What decides the form of a competition's answers; see `Competition`, which is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def id_column(self) -> str: ...
+    @property
+    def input_columns(self) -> Sequence[str]: ...
+    @property
+    def label_columns(self) -> Sequence[str]: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def class_columns(self) -> tuple[str, ...]: ...
+    @property
+    def metric_group(self) -> str | None: ...
+    @property
+    def reference_separator(self) -> str | None: ...
+    @property
+    def grades(self) -> tuple[int, int] | None: ...
+    def frame_column(self, name: str) -> str: ...
+
+
+def answer_columns(competition: AnswerRules, columns: Sequence[str]) -> list[str]:
     """Which of a table's columns hold answers, in its order: the label columns, or one probability per class.
 
     Kaggle's samples often have another name for the one answer (`prediction` where train says `label`): the only column
@@ -50,12 +75,12 @@ def _has(columns: Sequence[str], wanted: Sequence[str]) -> bool:
     return set(wanted) <= set(columns)
 
 
-def class_columns(competition: "Competition") -> tuple[str, ...]:
+def class_columns(competition: AnswerRules) -> tuple[str, ...]:
     """The columns of class probabilities in submissions, in the order of the classes; none but for multiclass."""
     return competition.class_columns or competition.class_names
 
 
-def answers_are_numbers(competition: "Competition", columns: Sequence[str]) -> bool:
+def answers_are_numbers(competition: AnswerRules, columns: Sequence[str]) -> bool:
     """Whether answers in these columns are numbers; texts and names of classes ("007") are not, as digits may be."""
     if competition.task == "multiclass":
         return _are_probabilities(competition, columns)
@@ -68,17 +93,17 @@ def numbers_where_all_are(cells: pd.Series) -> pd.Series:
     return cells if numbers.isna().any() else numbers
 
 
-def _are_probabilities(competition: "Competition", columns: Sequence[str]) -> bool:
+def _are_probabilities(competition: AnswerRules, columns: Sequence[str]) -> bool:
     return set(columns) == set(class_columns(competition))
 
 
-def has_probabilities(competition: "Competition") -> bool:
+def has_probabilities(competition: AnswerRules) -> bool:
     """Whether the metric that decides scores probabilities, so that submissions hold them."""
     return METRICS[competition.metric].needs == "probabilities"
 
 
 def fill_answers(
-    competition: "Competition", predictions: pd.DataFrame, sample: pd.DataFrame, thresholds: Sequence[float] | None
+    competition: AnswerRules, predictions: pd.DataFrame, sample: pd.DataFrame, thresholds: Sequence[float] | None
 ) -> dict[str, Any]:
     """What to write into each answer column of the sample (which has no others here), row by row as in `predictions`.
 
@@ -119,7 +144,7 @@ def whole_grades(values: NDArray[Any], grades: tuple[int, int] | None) -> NDArra
     return nearest.astype(np.int64)
 
 
-def _named_classes(competition: "Competition", predictions: pd.DataFrame, cells: pd.Series) -> list[str]:
+def _named_classes(competition: AnswerRules, predictions: pd.DataFrame, cells: pd.Series) -> list[str]:
     """Names of classes for a sample that has one column for them."""
     if competition.metric.startswith(RANKED):
         return _ranked_names(competition, predictions)
@@ -132,7 +157,7 @@ def _named_classes(competition: "Competition", predictions: pd.DataFrame, cells:
     return [written[name] for name in predictions["prediction"].astype(str)]
 
 
-def names_as_in_sample(competition: "Competition", cells: pd.Series) -> dict[str, str]:
+def names_as_in_sample(competition: AnswerRules, cells: pd.Series) -> dict[str, str]:
     """Class -> what to write for it: its name, or "2" for "2.0" where that is how the sample has its classes.
 
     Raises `PodiumError` where the sample's cells show that it does not ask for names of classes.
@@ -154,7 +179,7 @@ def names_as_in_sample(competition: "Competition", cells: pd.Series) -> dict[str
     return whole if len(known) == len(names) and known.issuperset(texts) else names
 
 
-def true_answers(competition: "Competition", truth: pd.DataFrame) -> dict[str, Any]:
+def true_answers(competition: AnswerRules, truth: pd.DataFrame) -> dict[str, Any]:
     """Canonical labels in the columns a solution has; classes of a probability metric as one column each."""
     if competition.task == "multilabel":
         return {column: truth[competition.frame_column(column)].to_numpy() for column in competition.label_columns}
@@ -166,7 +191,7 @@ def true_answers(competition: "Competition", truth: pd.DataFrame) -> dict[str, A
 
 
 def metric_arguments(
-    competition: "Competition", needs: str, solution: pd.DataFrame, submission: pd.DataFrame
+    competition: AnswerRules, needs: str, solution: pd.DataFrame, submission: pd.DataFrame
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Targets and predictions in the form a metric needs; rows of both tables must already agree.
 
@@ -189,7 +214,7 @@ def metric_arguments(
     return targets[:, 0], predictions[:, 0]  # (N, 1) -> (N,)
 
 
-def class_names_of(competition: "Competition", cells: pd.Series) -> NDArray[Any]:
+def class_names_of(competition: AnswerRules, cells: pd.Series) -> NDArray[Any]:
     """Cells as class names; numbers that went through a float column (2.0) find the name they had ("2").
 
     Cells that name no class, or whose value several classes have ("01" and "1"), stay as they are.
@@ -217,7 +242,7 @@ def number_of(text: str) -> Decimal | None:
 
 
 def _class_arguments(
-    competition: "Competition",
+    competition: AnswerRules,
     needs: str,
     columns: Sequence[str],
     solution: pd.DataFrame,
@@ -237,7 +262,7 @@ def _class_arguments(
     return truth, class_names_of(competition, submission[columns[0]])
 
 
-def _true_names(competition: "Competition", solution: pd.DataFrame) -> NDArray[Any]:
+def _true_names(competition: AnswerRules, solution: pd.DataFrame) -> NDArray[Any]:
     label, by_class = competition.label_columns[0], class_columns(competition)
     has_classes = _has(list(solution.columns), by_class)
     if label in solution.columns and not (label in by_class and has_classes):
@@ -246,7 +271,7 @@ def _true_names(competition: "Competition", solution: pd.DataFrame) -> NDArray[A
     return _as_objects([competition.class_names[index] for index in best.tolist()])
 
 
-def _ranked_names(competition: "Competition", predictions: pd.DataFrame) -> list[str]:
+def _ranked_names(competition: AnswerRules, predictions: pd.DataFrame) -> list[str]:
     names = competition.class_names
     if blank := [name for name in names if name.split() != [name]]:
         raise PodiumError(
@@ -260,7 +285,7 @@ def _ranked_names(competition: "Competition", predictions: pd.DataFrame) -> list
     return [" ".join(names[index] for index in row) for row in order]
 
 
-def _references(competition: "Competition", cell: str) -> list[str]:
+def _references(competition: AnswerRules, cell: str) -> list[str]:
     return cell.split(competition.reference_separator) if competition.reference_separator else [cell]
 
 

@@ -1,11 +1,8 @@
 """What a competition is: its columns, its labels, its metric, its folds, and how predictions become a submission.
 
-One file beside this one per competition, with the instance in `COMPETITION`; the folder is the table.
+One file a competition in `catalogue/`, with the instance in `COMPETITION`; `loading` reads the folder as the table.
 """
 
-import importlib
-import pkgutil
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-import pipelines.competitions
 from components.metrics.table import METRICS, Metric
 from pipelines.competitions.answers import (
     answer_columns,
@@ -330,33 +326,6 @@ class Competition:
     def _cure(self) -> str:
         """What brings the files, for messages about missing or broken ones."""
         return f"podium data prepare {self.name}" if self.prepare else f"podium data download {self.kaggle_slug}"
-
-
-def competition_names() -> list[str]:
-    """The files of this folder that hold a competition, sorted."""
-    names = []
-    for module in pkgutil.iter_modules(pipelines.competitions.__path__):
-        path = Path(getattr(module.module_finder, "path", "")) / f"{module.name}.py"
-        if path.is_file() and re.search(r"^COMPETITION\b", path.read_text(encoding="utf-8"), re.MULTILINE):
-            names.append(module.name)
-    return sorted(names)
-
-
-def load_competition(name: str) -> Competition:
-    """The competition of a file in this folder. Raises `PodiumError` for an unknown name or a file that fails."""
-    if name not in (known := competition_names()):
-        hint = did_you_mean(name.replace("-", "_"), known)
-        raise PodiumError(f"{name}: no such competition{hint}; there are {', '.join(known)}")
-    try:
-        module = importlib.import_module(f"pipelines.competitions.{name}")
-    except PodiumError:
-        raise
-    except Exception as error:  # a file of the user's may fail in any way; it is data here
-        raise PodiumError(f"pipelines/competitions/{name}.py: {type(error).__name__}: {error}") from error
-    competition = module.COMPETITION
-    if not isinstance(competition, Competition) or competition.name != name:
-        raise PodiumError(f'pipelines/competitions/{name}.py: COMPETITION must be a Competition with name="{name}"')
-    return competition
 
 
 def _check_choice(competition: Competition, key: str, value: str, known: Mapping[str, object] | Sequence[str]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from components.files.digests import file_digest
 from pipelines.competitions.competition import Competition
-from pipelines.competitions.embedded import MANIFEST, file_digest
+from pipelines.competitions.embedded import MANIFEST
 from pipelines.competitions.kaggle_files import USUAL_NAMES, find_kaggle_file
 from pipelines.errors import PodiumError
 

@@ -5,18 +5,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.files.digests import file_digest as file_digest
+from components.files.digests import file_digest
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.csv_text import to_csv_text
 from pipelines.errors import PodiumError
+from pipelines.packages import find_package, find_package_folder  # noqa: F401 - competitions that users wrote import them from here
 
 MANIFEST = "SHA256SUMS"
 PUBLIC_SHARE = 0.3
@@ -91,22 +90,6 @@ def row_id(*parts: str) -> str:
 def usage_of(text: str) -> str:
     """Whether the answer to a text counts on the public leaderboard or on the private one."""
     return "public" if hash_share(text, "usage") < PUBLIC_SHARE else "private"
-
-
-def find_package(package: str) -> tuple[Path, str]:
-    """The folder of an installed data package, whose code is not run, and its "name version"."""
-    folder = find_package_folder(package)
-    # A package may be distributed under another name.
-    distribution = metadata.packages_distributions().get(package, [package])[0]
-    return folder, f"{distribution} {metadata.version(distribution)}"
-
-
-def find_package_folder(package: str, *, cure: str = 'pip install -e ".[examples]"') -> Path:
-    """The folder of an installed data package, whose code is not run; its version would take seconds to find."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise PodiumError(f"package {package}, which holds the data, is missing: {cure}")
-    return Path(spec.submodule_search_locations[0])
 
 
 def _write_folder(folder: Path, files: Files, source: str) -> None:

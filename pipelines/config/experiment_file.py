@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -12,8 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pipelines.config.checks import did_you_mean
 from pipelines.config.plain_words import keep_as_written
 from pipelines.config.schema import Values
-from pipelines.config.workspace import Workspace
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, PodiumError
+from pipelines.names import run_name
+from pipelines.workspace import Workspace
 
 TOO_DEEP = "is nested too deep to be read; needs keys such as model: and values in them"
 
@@ -29,9 +30,10 @@ def experiment_names(workspace: Workspace) -> list[str]:
     return sorted(addresses, key=lambda address: address.count("/"))
 
 
-def run_name(address: str) -> str:
-    """The address as one word, which names folders and rows: `smoke_mt5_adafactor`."""
-    return address.replace("/", "_")
+def ask_which(workspace: Workspace) -> NoReturn:
+    """Raise the PodiumError of a command that was given no experiment, with all there are."""
+    names = "\n".join(f"  {name}" for name in experiment_names(workspace))
+    raise PodiumError(f"which experiment? EXP=… is one of\n{names}")
 
 
 def find_experiment(workspace: Workspace, name: str) -> str:

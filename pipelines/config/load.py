@@ -13,19 +13,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipelines.config.checks import did_you_mean, shown
-from pipelines.config.experiment_file import (
-    file_label,
-    find_experiment,
-    parse_overrides,
-    read_experiment,
-    read_values,
-    run_name,
-)
+from pipelines.config.experiment_file import file_label, find_experiment, parse_overrides, read_experiment, read_values
+from pipelines.config.modes import MODES
 from pipelines.config.schema import DEFAULT_CHOICES, SECTIONS, STEP_SECTIONS, STEPLESS_MODELS, Experiment, Values
 from pipelines.config.sections.section import Section
 from pipelines.config.values import Scalar, checked_value, field_types
-from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError, PodiumError
+from pipelines.names import run_name
+from pipelines.workspace import Workspace
 
 FoldsOf = Callable[[str], Mapping[str, Any]]
 
@@ -57,15 +52,22 @@ class Draft:
 
 def competition_folds(competition: str) -> Mapping[str, Any]:
     """The competition's own fold scheme: its name, and the fields it sets."""
-    from pipelines.competitions.competition import load_competition
+    from pipelines.competitions.loading import load_competition
 
     return asdict(load_competition(competition).folds)
 
 
 def load_experiment(
-    workspace: Workspace, name: str, overrides: Sequence[str] = (), *, folds_of: FoldsOf = competition_folds
+    workspace: Workspace,
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    mode: str | None = None,
+    folds_of: FoldsOf = competition_folds,
 ) -> Experiment:
     """Load an experiment by its address, `mt5_adafactor` or `smoke/mt5_adafactor`.
+
+    `mode` "smoke" or "overfit" lays that mode's overrides on top, which depend on what the experiment says.
 
     Raises:
         ConfigError: Anything wrong, in one line: file, full key, value, cure.
@@ -73,7 +75,7 @@ def load_experiment(
     address = find_experiment(workspace, name)
     file = Layer("file", file_label(workspace, address), read_experiment(workspace, address))
     parent = _read_parent(workspace, file)
-    override = Layer("override", "override", parse_overrides(overrides, "override"))
+    override = _override_layer(overrides)
     for key in ("name", "parent"):
         if key in override.values:
             override.refuse(f"{key}: only the file says this; copy the experiment to change it")
@@ -81,7 +83,15 @@ def load_experiment(
     words = _merge_words(layers, file)
     layers.insert(0, _competition_layer(words["competition"], file, folds_of))
     words["name"] = run_name(address)
-    return _assemble(words, layers, file)
+    experiment = _assemble(words, layers, file)
+    if mode is None:
+        return experiment
+    changes = _override_layer([*overrides, *MODES[mode](experiment)])
+    return _assemble(words, [*layers[:-1], changes], file)
+
+
+def _override_layer(overrides: Sequence[str]) -> Layer:
+    return Layer("override", "override", parse_overrides(overrides, "override"))
 
 
 def load_run_config(run_dir: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -90,7 +100,7 @@ def load_run_config(run_dir: Path, overrides: Sequence[str] = ()) -> Experiment:
     file = Layer("file", str(path), read_values(path, str(path)))
     layers = [file]
     if overrides:
-        layers.append(Layer("override", "override", parse_overrides(overrides, "override")))
+        layers.append(_override_layer(overrides))
     return _assemble(_merge_words(layers, file), layers, file)
 
 
@@ -152,7 +162,7 @@ def _merge_words(layers: Sequence[Layer], file: Layer) -> Values:
             if key in WORDS:
                 words[key] = _checked(layer, key, value, types[key])
     if "competition" not in words:
-        file.refuse("competition: missing; needs the name of a file in pipelines/competitions")
+        file.refuse("competition: missing; needs the name of a file in pipelines/competitions/catalogue")
     defaults = {known.name: known.default for known in fields(Experiment)}
     return {key: words.get(key, defaults[key]) for key in WORDS}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipelines.config.experiment_file import experiment_names
 from pipelines.config.load import FoldsOf, competition_folds, load_experiment, resolve_yaml
-from pipelines.config.workspace import Workspace
 from pipelines.errors import ConfigError
+from pipelines.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Two ways of trying an experiment before paying for it, as overrides of whatever it says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.section import Section
@@ -57,3 +57,6 @@ def _switched_off(kind: str, section: Section, names: Sequence[str]) -> list[str
 def _short_warmup(experiment: Experiment, num_steps: int) -> list[str]:
     assert experiment.schedule is not None
     return [f"schedule.num_warmup_steps={min(num_steps, experiment.schedule.num_warmup_steps)}"]
+
+
+MODES: Mapping[str, Callable[[Experiment], list[str]]] = {"smoke": smoke_overrides, "overfit": overfit_overrides}

@@ -1,6 +1,6 @@
 """What an experiment is: a few words of its own and one choice per section, all checked together.
 
-`SECTIONS` is the one table of what a section's `name` may be; pipelines.build gives each of these classes its builder.
+`SECTIONS` is the one table of what a section's `name` may be; `config.build` gives each of these classes its builder.
 """
 
 from collections.abc import Mapping
@@ -9,24 +9,18 @@ from typing import Any
 
 from components.memory.plans import EmbeddingsPlan, parse_plan
 from pipelines.config.checks import at_least, at_most
-from pipelines.config.sections.data import Articles, Images, Pixels, Segments, Table, Text
+from pipelines.config.sections.bert import Bert, Segments
 from pipelines.config.sections.folds import Group, Holdout, KFold, Stratified, StratifiedGroup, Time
-from pipelines.config.sections.model import (
-    Bert,
-    LinearBaseline,
-    PixelBaseline,
-    SentenceBert,
-    SentenceBertPretrained,
-    T5FromScratch,
-    T5Pretrained,
-    XCiT,
-    starts_from_run,
-)
 from pipelines.config.sections.optimizer import Adafactor, AdamW
+from pipelines.config.sections.pixels import PixelBaseline, Pixels
 from pipelines.config.sections.schedule import Constant, Cosine, InverseSqrt, Linear
-from pipelines.config.sections.section import Section
+from pipelines.config.sections.section import Section, starts_from_run
+from pipelines.config.sections.sentence import Articles, SentenceBert, SentenceBertPretrained
+from pipelines.config.sections.t5 import T5FromScratch, T5Pretrained, Text
+from pipelines.config.sections.tables import LinearBaseline, Table
 from pipelines.config.sections.tracking import JsonLines, MLflow, NoTracking
 from pipelines.config.sections.training import Loop
+from pipelines.config.sections.xcit import Images, XCiT
 
 Values = dict[str, Any]
 
@@ -101,7 +95,7 @@ class Experiment:
     parent: str | None = field(default=None, compare=False)
     """The experiment whose file holds what this one leaves out; its own parent must be none."""
     competition: str
-    """Whose data, metric and folds: a file's stem in pipelines/competitions."""
+    """Whose data, metric and folds: a file's stem in pipelines/competitions/catalogue."""
     seed: int = 0
     """Seed of weights, order and dropout, below 2^32; the folds have their own."""
     fold: str = "each"

@@ -3,9 +3,8 @@
 import ast
 from collections import defaultdict
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from project import ROOT
 
 
 @cache
@@ -30,21 +29,21 @@ def test_one_function_asks_the_competition_for_its_prompt():
 
 
 def test_training_and_prediction_encode_by_that_function():
-    assert callers("build_prompts") == ["prompts.py:build_segments", "prompts.py:list_texts", "text_learner.py:_encode"]
-    assert callers("build_segments") == ["encoder_learner.py:_segments"]
+    assert callers("build_prompts") == ["prompts.py:build_segments", "prompts.py:list_texts", "t5.py:_encode"]
+    assert callers("build_segments") == ["bert.py:_segments"]
     # Beside the rows of training and prediction, those that are counted before.
-    assert callers("_segments") == ["encoder_learner.py:_encode", "encoder_learner.py:_inspect_inputs"]
+    assert callers("_segments") == ["bert.py:_encode", "bert.py:_inspect_inputs"]
     assert callers("_encode") == [
-        "neural_learner.py:_build_loop",
-        "neural_learner.py:_predict_with",
-        "text_learner.py:_predict_with",
+        "neural.py:_build_loop",
+        "neural.py:_predict_with",
+        "t5.py:_predict_with",
     ]
     # The vocabularies' corpus is the same prompts.
-    assert callers("list_texts") == ["prompts.py:list_companion_texts", "text_learner.py:prepare"]
+    assert callers("list_texts") == ["prompts.py:list_companion_texts", "t5.py:prepare"]
 
 
 def test_no_competition_has_a_second_prompt():
-    for path in sorted((ROOT / "pipelines/competitions").glob("*.py")):
+    for path in sorted((ROOT / "pipelines/competitions").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         builders = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and "prompt" in node.name]
         assert builders in ([], ["build_prompt"]), path.name

@@ -19,7 +19,7 @@ def test_help_loads_neither_torch_nor_mlflow_nor_anything_heavy():
 
 @pytest.mark.parametrize(
     "module",
-    ["pipelines.engine.prediction", "pipelines.engine.training_run", "pipelines.engine.text_learner"],
+    ["pipelines.training.prediction", "pipelines.training.training_run", "pipelines.learners.t5"],
 )
 def test_what_runs_in_a_kernel_loads_neither_mlflow_nor_kaggle(module):
     loaded = modules_after(f"import {module}")
@@ -31,13 +31,13 @@ def test_what_runs_in_a_kernel_loads_neither_mlflow_nor_kaggle(module):
     ("code", "heavy"),
     [
         (
-            "import contextlib, io, pipelines.stages.config as stage\n"
+            "import contextlib, io, pipelines.config.printing as stage\n"
             "with contextlib.redirect_stdout(io.StringIO()) as text: stage.print_schema()\n"
             "assert 'name: adafactor' in text.getvalue()",
             {"torch", "transformers", "mlflow", "kaggle", "pandas", "accelerate"},
         ),
-        ("import pipelines.build", {"torch", "transformers", "mlflow", "kaggle", "sklearn"}),
-        ("import pipelines.stages.kernel", {"torch", "transformers", "mlflow", "kaggle", "sklearn", "scipy"}),
+        ("import pipelines.config.build", {"torch", "transformers", "mlflow", "kaggle", "sklearn"}),
+        ("import pipelines.kernels.build", {"torch", "transformers", "mlflow", "kaggle", "sklearn", "scipy"}),
     ],
 )
 def test_the_schema_and_the_tables_are_read_without_a_tensor_library(code, heavy):

@@ -1,3 +1,3 @@
-"""The checkout in miniature of tests/recipes."""
+"""The checkout in miniature."""
 
-from recipes.conftest import template as template
+from miniature import template as template

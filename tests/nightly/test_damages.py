@@ -7,7 +7,7 @@ import pytest
 from podium_processes import only_run, products
 from small_runs import TEXT, copied, interrupt, podium, random_damage, refused
 
-from pipelines.config.workspace import Workspace
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.nightly
 
@@ -33,7 +33,7 @@ def runs(request, template, tmp_path_factory):
     stopped = copied(Workspace(template), folder / "stopped")
     with pytest.MonkeyPatch.context() as patch, pytest.raises((SystemExit, KeyboardInterrupt)):
         if request.param == "table":
-            patch.setattr("pipelines.engine.training_run._split", _killing_at(2))
+            patch.setattr("pipelines.training.training_run._split", _killing_at(2))
         else:
             interrupt(patch, 9 + 8 if request.param == "text" else 4)
         podium(stopped, "train", *words)
@@ -41,7 +41,7 @@ def runs(request, template, tmp_path_factory):
 
 
 def _killing_at(count):
-    from pipelines.engine import training_run
+    from pipelines.training import training_run
 
     original, calls = training_run._split, iter(range(1, 100))
 

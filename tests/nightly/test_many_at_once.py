@@ -1,4 +1,4 @@
-"""The long forms of what tests/unit does with four: eight trackers at once, and twenty-five killed submits."""
+"""The long forms of what make test does with four: eight trackers at once, and twenty-five killed submits."""
 
 import pytest
 from killed_submits import (
@@ -14,7 +14,7 @@ from killed_submits import (
 from tiny_competition import install_competition
 from trackers_at_once import check_all_recorded
 
-from pipelines.config.workspace import Workspace
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.nightly
 

@@ -11,7 +11,7 @@ from tiny_competition import write_lines
 from tiny_regression import save_tiny_bert, write_experiment, write_texts
 
 from components.data.target_scale import load_target_scale
-from pipelines.config.workspace import Workspace
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.nightly
 

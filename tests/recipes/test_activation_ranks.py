@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 from activation_ranks import PLANS
+from project import SUPPORT
 
-TESTS = Path(__file__).parents[1]
-SCRIPT = TESTS / "activation_ranks.py"
+SCRIPT = SUPPORT / "activation_ranks.py"
 TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node=2"]
 
 
@@ -30,7 +30,7 @@ def test_two_processes_learn_the_same_under_every_plan(tmp_path):
 
 def test_two_processes_within_a_budget_follow_one_plan_and_learn_what_they_would_without(tmp_path):
     """The second process, left to itself, would choose another plan."""
-    subprocess.run([*TORCHRUN, str(TESTS / "planner_ranks.py"), str(tmp_path)], timeout=600, check=True)
+    subprocess.run([*TORCHRUN, str(SUPPORT / "planner_ranks.py"), str(tmp_path)], timeout=600, check=True)
     plain, planned = ([torch.load(tmp_path / f"{name}-{rank}.pt") for rank in range(2)] for name in ("plain", "budget"))
     assert planned[1]["own"] == ["keep*4"] != planned[0]["own"]
     assert planned[0]["followed"] == planned[1]["followed"] == planned[0]["own"]

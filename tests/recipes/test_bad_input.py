@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from pipelines.cli import main
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.source_state import SourceState
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.source_state import SourceState
+from pipelines.workspace import Workspace
 
 QUICK = ["tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
 
@@ -84,7 +84,7 @@ def test_a_damaged_csv_names_file_and_row(workspace, capsys, damage, words):
     message = refused_training(workspace, capsys)
     assert "train.csv" in message
     assert "--force" in message  # a prepared file that changed is found before it is read
-    from pipelines.competitions.competition import load_competition
+    from pipelines.competitions.loading import load_competition
     from pipelines.errors import PodiumError
 
     with pytest.raises(PodiumError) as error:
@@ -154,9 +154,9 @@ def test_a_disk_too_small_is_foreseen(small_disk, capsys):
 
 
 def test_a_disk_that_fills_up_on_the_way_leaves_a_run_that_resumes(small_disk, capsys, monkeypatch):
-    monkeypatch.setattr("pipelines.engine.neural_learner.check_disk", lambda folder, num_bytes: None)
+    monkeypatch.setattr("pipelines.learners.neural.check_disk", lambda folder, num_bytes: None)
     # Without the developer's uncommitted changes in the run directory, whose size would decide when the disk is full.
-    monkeypatch.setattr("pipelines.engine.execution.read_source_state", lambda: SourceState(None, None, "", "0" * 64))
+    monkeypatch.setattr("pipelines.training.execution.read_source_state", lambda: SourceState(None, None, "", "0" * 64))
     filler = small_disk.runs / "filler"
     filler.write_bytes(b"x" * 800_000)  # the first resume point fits, the checkpoint after it does not
     message = refused(small_disk, capsys, "train", "smoke/mt5_adafactor", *QUICK)

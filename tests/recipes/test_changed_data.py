@@ -6,8 +6,8 @@ import pytest
 from podium_processes import killed_podium, only_run
 
 from pipelines.cli import main
-from pipelines.engine.execution import check_data
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.training.execution import check_data
 
 pytestmark = pytest.mark.processes
 

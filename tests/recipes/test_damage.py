@@ -9,8 +9,8 @@ from podium_processes import only_run, products
 from small_runs import TEXT, copied, flip, interrupt, podium, random_damage, refused, strip_digests, tear
 
 from components.files.digests import file_digest
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import list_runs
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.index import list_runs
 
 NAME = TEXT[0]
 
@@ -18,7 +18,7 @@ NAME = TEXT[0]
 @pytest.fixture(scope="module")
 def finished(template, tmp_path_factory):
     """A workspace with a finished run of two folds."""
-    from pipelines.config.workspace import Workspace
+    from pipelines.workspace import Workspace
 
     workspace = copied(Workspace(template), tmp_path_factory.mktemp("finished") / "checkout")
     podium(workspace, "train", *TEXT)

@@ -1,19 +1,18 @@
 """Every experiment file loads, builds, and is locked; its top says what a reader wants to know."""
 
 import json
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
-from pipelines.build import build_model, build_optimizer, build_schedule
-from pipelines.competitions.competition import load_competition
+from pipelines.competitions.loading import load_competition
+from pipelines.config.build import build_model, build_optimizer, build_schedule
 from pipelines.config.experiment_file import experiment_names
 from pipelines.config.load import load_experiment
 from pipelines.config.lock import changed_experiments
-from pipelines.config.workspace import Workspace
-from pipelines.engine.scoring import count_classes
+from pipelines.runs.scoring import count_classes
+from pipelines.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
 WORKSPACE = Workspace(ROOT)
 NAMES = experiment_names(WORKSPACE)
 

@@ -10,8 +10,8 @@ from tiny_images import DAMAGES, NUM_TEST, NUM_TRAIN
 
 from components.models.xcit.model import create_xcit, save_xcit
 from pipelines.cli import main
-from pipelines.engine import prediction
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.training import prediction
 
 QUICK = ["tracking.name=none", "training.num_threads=1"]
 

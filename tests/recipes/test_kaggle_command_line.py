@@ -15,9 +15,9 @@ from kaggle_standin.kernels import Session
 from mlflow import MlflowClient
 from tiny_competition import make_run, write_lines
 
-from pipelines.adapters.ledger import Ledger
-from pipelines.adapters.mlflow_tracker import open_mlflow_tracker
-from pipelines.config.workspace import Workspace
+from pipelines.submissions.ledger import Ledger
+from pipelines.tracking.mlflow.tracker import open_mlflow_tracker
+from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.processes
 WATSON = "contradictory-my-dear-watson"
@@ -109,7 +109,7 @@ def test_credentials_are_found_where_kaggles_client_finds_them(server, tmp_path,
     if place.startswith("elsewhere"):
         environment["KAGGLE_CONFIG_DIR"] = str(tmp_path / "elsewhere")
     code = (
-        "from pipelines.adapters.kaggle_client import KaggleClient; client = KaggleClient(); "
+        "from pipelines.kaggle.client import KaggleClient; client = KaggleClient(); "
         f"print(client.username, client.rules('{WATSON}').has_entered)"
     )
     done = subprocess.run(

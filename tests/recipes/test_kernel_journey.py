@@ -2,17 +2,16 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from kaggle_standin import KaggleStandIn, connect, sign_in
+from project import ROOT
 
 from pipelines.cli import main
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import list_runs, newest_finished_run
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.index import list_runs, newest_finished_run
+from pipelines.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["data.vocabulary=character", "model.num_beams=1", "training.num_threads=1"]
 
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 from bert_references import save_small_bert
+from project import ROOT
 from tiny_wheels import make_index
 
-from pipelines.adapters import sandbox_walls
-from pipelines.adapters.built_kernel import load_built_kernel
-from pipelines.adapters.sandbox import run_kernel
 from pipelines.cli import main
-from pipelines.config.kernel_file import kernel_names, load_kernel_file
 from pipelines.config.load import load_experiment
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import newest_finished_run
-from pipelines.stages import kernel as kernel_stage
-from pipelines.stages import rehearse as rehearse_stage
+from pipelines.kernels import build as kernel_stage
+from pipelines.kernels.built_kernel import load_built_kernel
+from pipelines.kernels.kernel_file import kernel_names, load_kernel_file
+from pipelines.kernels.rehearsal import rehearse as rehearse_stage
+from pipelines.kernels.rehearsal import walls as sandbox_walls
+from pipelines.kernels.rehearsal.sandbox import run_kernel
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.index import newest_finished_run
+from pipelines.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
 NAMES = kernel_names(Workspace(ROOT))
 # The miniature's few texts fill no vocabulary of thousands, four beams take four times as long, and the encoder of 22
 # million weights has a small brother, which lies beside the checkout.

@@ -2,18 +2,17 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from kaggle_standin import KaggleStandIn, connect, sign_in
 from mlflow import MlflowClient
+from project import ROOT
 
-from pipelines.adapters.ledger import Ledger
 from pipelines.cli import main
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_index import find_run, list_runs, newest_finished_run
+from pipelines.runs.index import find_run, list_runs, newest_finished_run
+from pipelines.submissions.ledger import Ledger
+from pipelines.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
 # The miniature's few texts fill no vocabulary of thousands, and four beams take four times as long.
 SMALL = ["data.vocabulary=character", "model.num_beams=1", "training.num_threads=1"]
 

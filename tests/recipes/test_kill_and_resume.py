@@ -28,9 +28,9 @@ OVERRIDES = [
 MOMENTS = {
     "in the middle of an epoch": ("components.training.loop:TrainingLoop._step", 6),
     "during a checkpoint write": ("components.training.checkpoint:save_optimizer", 2),
-    "during a validation": ("components.models.shared.inference:generate", 2),
-    "between folds": ("pipelines.engine.training_run:_split", 2),
-    "after the last step": ("pipelines.engine.training_run:_predict_oof", 2),
+    "during a validation": ("components.models.t5.prediction:generate", 2),
+    "between folds": ("pipelines.training.training_run:_split", 2),
+    "after the last step": ("pipelines.training.training_run:_predict_oof", 2),
 }
 
 
@@ -38,7 +38,7 @@ MOMENTS = {
 def uninterrupted(template, tmp_path_factory):
     import shutil
 
-    from pipelines.config.workspace import Workspace
+    from pipelines.workspace import Workspace
 
     root = tmp_path_factory.mktemp("straight") / "checkout"
     shutil.copytree(template, root)
@@ -75,7 +75,7 @@ def test_two_processes_train_as_one_and_resume(workspace, template, tmp_path):
     ]
     import shutil
 
-    from pipelines.config.workspace import Workspace
+    from pipelines.workspace import Workspace
 
     one = Workspace(tmp_path / "one")
     shutil.copytree(template, one.root)

@@ -6,8 +6,8 @@ from tiny_competition import install_competition
 
 from components.data.text.vocabulary import build_vocabulary
 from pipelines.cli import main
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.workspace import Workspace
 
 EXPERIMENT = """\
 name: tiny

@@ -18,9 +18,9 @@ from components.data.text.tokenizer import load_tokenizer
 from components.models.bert.checkpoint import load_bert
 from components.training.history import read_history
 from pipelines.cli import main
-from pipelines.config.workspace import Workspace
-from pipelines.engine import prediction
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.training import prediction
+from pipelines.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

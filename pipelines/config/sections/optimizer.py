@@ -1,10 +1,17 @@
-"""The optimizers an experiment can name."""
+"""The optimizers an experiment can name, and what builds them over parameter groups that are made already.
 
+`layer_decay` and `head_lr` are those of `pipelines.config.build.build_optimizer`, which makes the groups.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.config.checks import above, at_least, share, shown
 from pipelines.config.sections.section import Section
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +103,56 @@ def _check_groups(section: Adafactor | AdamW) -> None:
     above(section, 0, "layer_decay", "head_lr")
     if section.layer_decay is not None and section.layer_decay > 1:
         raise ValueError(f"layer_decay: {section.layer_decay} is out of range; needs at most 1, 0.8 is usual")
+
+
+def build_adafactor(
+    params: Iterable[Mapping[str, Any]],
+    *,
+    lr: float | None,
+    eps1: float,
+    eps2: float,
+    clip_threshold: float,
+    decay_rate: float,
+    beta1: float | None,
+    weight_decay: float,
+    scale_parameter: bool,
+    relative_step: bool,
+    warmup_init: bool,
+    min_dim_size_to_factor: int,
+    stochastic_rounding: bool,
+    layer_decay: float | None,
+    head_lr: float | None,
+) -> "Optimizer":
+    from components.optim.adafactor.optimizer import Adafactor
+
+    return Adafactor(
+        params,
+        lr=lr,
+        eps=(eps1, eps2),
+        clip_threshold=clip_threshold,
+        decay_rate=decay_rate,
+        beta1=beta1,
+        weight_decay=weight_decay,
+        scale_parameter=scale_parameter,
+        relative_step=relative_step,
+        warmup_init=warmup_init,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        stochastic_rounding=stochastic_rounding,
+    )
+
+
+def build_adamw(
+    params: Iterable[dict[str, Any]],
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    layer_decay: float | None,
+    head_lr: float | None,
+) -> "Optimizer":
+    from torch.optim import AdamW
+
+    # torch's default on a CPU walks over the weights several times; the fused step once
+    return AdamW(params, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)

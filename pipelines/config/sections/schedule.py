@@ -1,10 +1,13 @@
-"""The shapes of the learning rate over a run, as factors of the optimizer's peak rate."""
+"""The shapes of the learning rate over a run, as factors of the optimizer's peak rate, and what builds them."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pipelines.config.checks import at_least
 from pipelines.config.sections.section import Section
+
+if TYPE_CHECKING:
+    from components.optim.schedules import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +73,27 @@ def _check_decay(section: Linear | Cosine) -> None:
     at_least(section, 0, "num_warmup_steps")
     if not 0 <= section.final_factor <= 1:
         raise ValueError(f"final_factor: {section.final_factor} is out of range; needs 0 to 1")
+
+
+def build_constant(num_steps: int, *, num_warmup_steps: int) -> "Schedule":
+    from components.optim import schedules
+
+    return schedules.build_constant(num_steps=num_steps, num_warmup_steps=num_warmup_steps)
+
+
+def build_linear(num_steps: int, *, num_warmup_steps: int, final_factor: float) -> "Schedule":
+    from components.optim import schedules
+
+    return schedules.build_linear(num_steps=num_steps, num_warmup_steps=num_warmup_steps, final_factor=final_factor)
+
+
+def build_cosine(num_steps: int, *, num_warmup_steps: int, final_factor: float) -> "Schedule":
+    from components.optim import schedules
+
+    return schedules.build_cosine(num_steps=num_steps, num_warmup_steps=num_warmup_steps, final_factor=final_factor)
+
+
+def build_inverse_sqrt(num_steps: int, *, num_warmup_steps: int, time_scale: int) -> "Schedule":
+    from components.optim import schedules
+
+    return schedules.build_inverse_sqrt(num_steps=num_steps, num_warmup_steps=num_warmup_steps, time_scale=time_scale)

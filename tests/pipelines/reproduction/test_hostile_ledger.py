@@ -1,0 +1,364 @@
+"""Records, kept files and changes that others wrote into ledger/: nothing of them is written or read elsewhere."""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import pytest
+from canary import PRIVATE, make_canary, untouched
+from tiny_competition import write_lines
+
+from pipelines.errors import PodiumError
+from pipelines.reproduction.checkout import check_out, inside
+from pipelines.reproduction.file_finder import FileFinder
+from pipelines.reproduction.kernel_rebuilding import rebuild_kernel
+from pipelines.reproduction.rebuilding import gather_run, rebuild_source
+from pipelines.reproduction.reproduce import reproduce
+from pipelines.reproduction.winner.package import write_winner_package
+from pipelines.submissions.ledger import Ledger
+from pipelines.submissions.ledger_record import check_record, training_words
+from pipelines.workspace import Workspace
+
+REF, RUN = "local:tiny_task:1", "20261121-100000-bbbb"
+SHA = "a" * 64
+RECORD = {
+    "event": "submitted",
+    "time": "2026-11-21T12:00:00+00:00",
+    "ref": REF,
+    "host": "local",
+    "competition": "tiny_task",
+    "experiment": "smoke_first_try",
+    "run": RUN,
+    "command": ["podium", "train", "first_try", "seed=2"],
+    "mode": None,
+    "commit": "c" * 40,
+    "diff": {"sha256": SHA, "secrets_removed": 0},
+    "source_sha256": SHA,
+    "data_sha256": {"train.csv": SHA, "images/0.npy": SHA},
+    "folds_sha256": SHA,
+    "config_sha256": SHA,
+    "files_sha256": {"fold0/result.json": SHA, "run.json": SHA},
+    "weights_sha256": {"fold0/checkpoints/step-00000002/model.safetensors": SHA},
+    "versions": {"python": "3.11.2", "torch": "2.14.1+cpu"},
+    "machine": {"torch_threads": 2, "gpus": []},
+    "tracking": None,
+    "kernel": {
+        "kernel": "alice/tiny-kernel",
+        "mode": "predict",
+        "commit": "c" * 40,
+        "diff": None,
+        "built_with": {"resume": False, "mode": None},
+        "files_sha256": {"folds.csv": SHA},
+        "datasets": [],
+    },
+    "submission_sha256": SHA,
+}
+BAD_NAMES = ["", ".", "..", "../x", "OUT", "a/../../b", "a\\b", "a\0b", "a\nb", "-x", 7]
+BAD_PLACES = [
+    "../../../../outside/new.txt",
+    "OUT/new.txt",
+    "/etc/x",
+    "",
+    ".",
+    "..",
+    "a//b",
+    "a/./b",
+    "a/..",
+    "a\\b",
+    "a\0b",
+]
+BAD_DIGESTS = ["../../../outside/secret.txt", "OUT/secret.txt", "", "a" * 63, "A" * 64, "g" * 64, 5, None]
+BAD_COMMITS = ["--upload-pack=touch x", "-h", "HEAD", "../x", "", "c" * 40 + "\n", 5]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    make_canary(tmp_path / "outside")
+    workspace = Workspace(tmp_path / "checkout")
+    write_lines(workspace.runs / "smoke_first_try" / RUN / "run.json", "{}")
+    return workspace
+
+
+def write_record(workspace, **changes):
+    write_lines(workspace.ledger / "ledger.jsonl", json.dumps(RECORD | changes))
+    return Ledger(workspace.ledger)
+
+
+def refused(workspace, match):
+    """Neither listing nor finding, reproducing or packing goes on, and nothing is written."""
+    ledger = Ledger(workspace.ledger)
+    actions = (
+        ledger.records,
+        lambda: ledger.find(REF),
+        lambda: reproduce(workspace, REF, into=workspace.root / "into"),
+        lambda: reproduce(workspace, REF, retrain=True),
+        lambda: write_winner_package(workspace, REF),
+    )
+    for action in actions:
+        with untouched(workspace.root.parent), pytest.raises(PodiumError, match=match) as error:
+            action()
+        assert len(str(error.value).splitlines()) == 1
+
+
+def at(workspace, value):
+    return value.replace("OUT", str(workspace.root.parent / "outside")) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("value", BAD_NAMES)
+@pytest.mark.parametrize("key", ["ref", "run", "experiment", "competition", "host"])
+def test_a_name_that_leads_elsewhere(workspace, key, value):
+    write_record(workspace, **{key: at(workspace, value)})
+    refused(workspace, rf"ledger.jsonl: line 1: {key}: .*: `git checkout -- ledger` brings the committed lines back")
+
+
+@pytest.mark.parametrize("name", BAD_PLACES)
+@pytest.mark.parametrize("key", ["files_sha256", "weights_sha256", "data_sha256", "kernel.files_sha256"])
+def test_a_file_that_is_named_to_lie_elsewhere(workspace, key, name):
+    files = {"fold0/a.json": SHA, at(workspace, name): SHA}
+    is_kernels = key.startswith("kernel.")
+    write_record(workspace, **({"kernel": RECORD["kernel"] | {"files_sha256": files}} if is_kernels else {key: files}))
+    refused(workspace, rf"line 1: {key}: ")
+
+
+@pytest.mark.parametrize("digest", BAD_DIGESTS)
+@pytest.mark.parametrize("key", ["files_sha256", "weights_sha256", "config_sha256", "diff.sha256"])
+def test_a_digest_that_is_a_path(workspace, key, digest):
+    digest = at(workspace, digest)
+    if digest is None and key in ("config_sha256", "diff.sha256"):
+        return  # there is none
+    value = {
+        "files_sha256": {"x.json": digest},
+        "weights_sha256": {"x.json": digest},
+        "diff.sha256": {"sha256": digest},
+    }
+    write_record(workspace, **{key.split(".")[0]: value.get(key, digest)})
+    refused(workspace, rf"line 1: {key}(.x.json)?: .* is no sha256")
+
+
+@pytest.mark.parametrize("commit", BAD_COMMITS)
+def test_a_commit_that_is_an_option_of_git(workspace, commit):
+    write_record(workspace, commit=commit)
+    refused(workspace, r"line 1: commit: .* is no commit; needs its id")
+    write_record(workspace, kernel=RECORD["kernel"] | {"commit": commit})
+    refused(workspace, r"line 1: kernel.commit: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"mode": "ld_preload"}, "mode: 'ld_preload' is no mode; needs smoke or overfit"),
+        ({"kernel": {"built_with": {"mode": "path"}}}, "kernel.built_with.mode: 'path' is no mode"),
+        ({"kernel": {"kernel": "alice/../x"}}, "kernel.kernel: 'alice/../x' is no address on Kaggle; needs owner/slug"),
+        ({"kernel": {"kernel": "alice"}}, "kernel.kernel: 'alice' is no address"),
+        ({"kernel": {"kernel": "alice/--help"}}, "kernel.kernel: 'alice/--help' is no address"),
+        ({"kernel": "alice/x"}, "kernel: 'alice/x' is no mapping"),
+        ({"files_sha256": ["x"]}, r"files_sha256: \['x'\] is no mapping"),
+        ({"data_sha256": "x"}, "data_sha256: 'x' is no mapping"),
+        ({"command": "train x"}, "command: 'train x' is no list of texts"),
+        ({"command": ["train", 5]}, "command: .* is no list of texts"),
+        ({"machine": {"torch_threads": "1; x"}}, "machine.torch_threads: '1; x' is no number of threads"),
+        ({"versions": {"torch": "1.0 --index-url http://x"}}, "versions.torch: .* is no version"),
+        ({"versions": {"torch": "1.0\n-e ./x"}}, "versions.torch: .* is no version"),
+    ],
+)
+def test_entries_that_become_arguments_and_variables(workspace, changes, match):
+    write_record(workspace, **changes)
+    refused(workspace, f"line 1: {match}")
+
+
+def test_a_later_line_is_held_as_the_first_one(workspace):
+    ledger = write_record(workspace)
+    with ledger.path.open("a") as file:
+        file.write(json.dumps({"event": "changed", "ref": REF, "run": RUN, "files_sha256": {"../x": SHA}}) + "\n")
+    refused(workspace, "line 2: files_sha256: '../x' does not stay in its folder")
+
+
+def test_a_line_that_could_not_be_read_again_is_not_written(workspace):
+    ledger = write_record(workspace)
+    with (
+        untouched(workspace.root),
+        pytest.raises(PodiumError, match=r"ledger.jsonl: data_sha256: 'a.nb.csv' is no name"),
+    ):
+        ledger.append(RECORD | {"data_sha256": {"a\nb.csv": SHA}})
+
+
+def test_records_of_other_versions_load(workspace):
+    """What they lack is not missed, what they added is not judged."""
+    older = {"event": "submitted", "ref": REF, "run": RUN, "experiment": "smoke/first_try"}
+    newer = RECORD | {"ref": "kaggle:7", "weather": "../fine", "notes": {"../x": 1}, "kernel": None, "diff": None}
+    write_lines(workspace.ledger / "ledger.jsonl", json.dumps(older), json.dumps(newer))
+    assert [record["ref"] for record in Ledger(workspace.ledger).records()] == [REF, "kaggle:7"]
+    check_record(RECORD)
+
+
+@pytest.mark.parametrize("key", ["experiment", "commit", "files_sha256", "kernel", "machine", "submission_sha256"])
+def test_a_record_that_lacks_what_reproducing_needs(workspace, key):
+    write_lines(workspace.ledger / "ledger.jsonl", json.dumps({k: v for k, v in RECORD.items() if k != key}))
+    for action in (reproduce, write_winner_package):
+        with untouched(workspace.root), pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key}; "):
+            action(workspace, REF)
+
+
+@pytest.mark.parametrize("key", ["files_sha256", "weights_sha256", "config_sha256", "experiment", "versions"])
+def test_an_entry_that_is_null(workspace, key):
+    write_record(workspace, **{key: None})
+    with pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key} \(null\); "):
+        reproduce(workspace, REF)
+
+
+def test_the_words_of_a_training(workspace):
+    assert training_words(RECORD) == ["train", "first_try", "seed=2"]
+    with pytest.raises(PodiumError, match=r"command: '--root=/x' is an option"):
+        training_words(RECORD | {"command": ["podium", "train", "--root=/x", "first_try"]})
+
+
+# -- files that the ledger keeps -------------------------------------------------------------------------------------
+
+
+def test_a_kept_file_is_held_against_its_name(workspace):
+    ledger = Ledger(workspace.ledger)
+    digest = ledger.keep(b"a: 1\n")
+    place = workspace.ledger / "files" / digest
+    assert ledger.kept(digest) == place
+    place.write_bytes(b"a: 2\n")
+    with pytest.raises(
+        PodiumError, match=rf"{digest}: was changed, its bytes are not those of its name: `git checkout"
+    ):
+        ledger.kept(digest)
+    record = RECORD | {"config_sha256": digest}
+    with pytest.raises(PodiumError, match=rf"{digest}: was changed"):
+        gather_run(ledger, record, FileFinder([]), workspace.runs, workspace.root / "run")
+    assert not (workspace.root / "run").exists()
+    assert ledger.keep(b"a: 1\n") == digest
+    assert place.read_bytes() == b"a: 1\n"
+    assert ledger.kept("b" * 64) is None
+    with pytest.raises(ValueError, match="is no sha256"):
+        ledger.kept("../ledger.jsonl")
+
+
+def test_a_name_is_no_pattern(workspace, tmp_path):
+    write_lines(tmp_path / "weights" / "other.bin", "x")
+    digest = hashlib.sha256(b"x\n").hexdigest()
+    finder = FileFinder([tmp_path / "weights"])
+    assert finder.find("*", digest) is None
+    assert finder.find("x.bin", digest) == tmp_path / "weights" / "other.bin"
+
+
+# -- a commit and changes on it --------------------------------------------------------------------------------------
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
+    result = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return result.stdout.strip()
+
+
+@pytest.fixture
+def repository(workspace):
+    """A commit with a file, a link inside and folders that are links out of it."""
+    root, outside = workspace.root, workspace.root.parent / "outside"
+    git(root, "init", "--quiet")
+    write_lines(root / "a.txt", "a")
+    (root / "b.txt").symlink_to("a.txt")
+    (root / "out").symlink_to(outside)
+    git(root, "add", "a.txt", "b.txt", "out")
+    git(root, "commit", "--quiet", "--message", "all of it")
+    return root
+
+
+def link_patch(name, target):
+    return (
+        f"diff --git a/{name} b/{name}\nnew file mode 120000\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+{target}\n"
+        "\\ No newline at end of file\n"
+    )
+
+
+def file_patch(name):
+    return f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+text\n"
+
+
+def rebuild(workspace, patch):
+    ledger = Ledger(workspace.ledger)
+    source = {"commit": git(workspace.root, "rev-parse", "HEAD"), "diff": {"sha256": ledger.keep(patch.encode())}}
+    rebuild_source(workspace.root, ledger, REF, source, workspace.root.parent / "clone")
+    return workspace.root.parent / "clone"
+
+
+@pytest.mark.parametrize(
+    ("patch", "match"),
+    [
+        (link_patch("evil", "OUT"), "make a symbolic link that leads out of the checkout: evil -> .*outside; take it"),
+        (link_patch("evil", "../outside/secret.txt"), "a symbolic link that leads out of the checkout: evil -> "),
+        (link_patch("x", "y") + link_patch("y", "OUT"), "that leads out of the checkout: x -> y"),
+        (link_patch("loop", "loop"), "that leads out of the checkout: loop -> loop"),
+        (
+            link_patch("evil", "OUT") + file_patch("evil/new.txt"),
+            "do not apply to the commit: .*beyond a symbolic link",
+        ),
+        (file_patch("out/new.txt"), "do not apply to the commit: .*beyond a symbolic link"),
+        (file_patch("../outside/new.txt"), "do not apply to the commit: .*invalid path"),
+        (file_patch(".git/hooks/post-checkout"), "do not apply to the commit: .*invalid path"),
+    ],
+)
+def test_changes_that_lead_out_of_the_clone(workspace, repository, patch, match):
+    outside = workspace.root.parent / "outside"
+    with untouched(outside), pytest.raises(PodiumError, match=match):
+        rebuild(workspace, patch.replace("OUT", str(outside)))
+    assert not (workspace.root.parent / "clone").exists(), "nothing is left half-written"
+
+
+def test_changes_that_stay_inside_are_applied(workspace, repository):
+    clone = rebuild(workspace, link_patch("c.txt", "a.txt") + file_patch("new.txt"))
+    assert (clone / "c.txt").read_text() == "a\n"
+    assert (clone / "new.txt").read_text() == "text\n"
+    assert (clone / "out").is_symlink(), "what the commit itself has is the repository's"
+
+
+def test_a_run_is_not_gathered_through_a_link_of_the_commit(workspace, repository):
+    clone = rebuild(workspace, file_patch("new.txt"))
+    outside = workspace.root.parent / "outside"
+    with (
+        untouched(outside),
+        pytest.raises(PodiumError, match=r"a symbolic link where a file is to be written: .*leads"),
+    ):
+        inside(clone, clone / "out" / "run.json")
+    ledger = Ledger(workspace.ledger)
+    digest = ledger.keep(b"a: 1\n")
+    run = clone / "run"
+    run.mkdir()
+    (run / "fold0").symlink_to(outside)
+    record = RECORD | {"config_sha256": digest, "files_sha256": {"fold0/secret.txt": digest}, "weights_sha256": {}}
+    with untouched(outside), pytest.raises(PodiumError, match=r"where a file is to be written: .*fold0/secret.txt"):
+        gather_run(ledger, record, FileFinder([]), workspace.runs, run)
+    (clone / "runs").symlink_to(outside)
+    kernel = RECORD["kernel"] | {"files_sha256": {"folds.csv": digest}}
+    with untouched(outside), pytest.raises(PodiumError, match=r"where a file is to be written: .*folds.csv"):
+        rebuild_kernel(workspace, ledger, RECORD | {"kernel": kernel}, FileFinder([]), Workspace(clone))
+
+
+@pytest.mark.parametrize("commit", ["--help", "-q", "HEAD", "main:a.txt"])
+def test_only_a_commits_id_is_checked_out(workspace, repository, commit):
+    with pytest.raises(PodiumError, match=r"commit: .* is no commit"):
+        check_out(repository, commit, workspace.root.parent / "clone")
+    assert not (workspace.root.parent / "clone").exists()
+
+
+def test_weights_that_are_links_arrive_as_files(workspace, tmp_path):
+    """As a cache of downloads keeps them: a link to a blob."""
+    blob = tmp_path / "cache" / "blob"
+    blob.parent.mkdir()
+    blob.write_bytes(PRIVATE)
+    link = tmp_path / "weights" / "model.safetensors"
+    link.parent.mkdir()
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    ledger = Ledger(workspace.ledger)
+    digest = hashlib.sha256(PRIVATE).hexdigest()
+    record = RECORD | {
+        "config_sha256": ledger.keep(b"a: 1\n"),
+        "files_sha256": {},
+        "weights_sha256": {"m.safetensors": digest},
+    }
+    assert gather_run(ledger, record, FileFinder([link.parent]), workspace.runs, tmp_path / "run") is None
+    assert not (tmp_path / "run" / "m.safetensors").is_symlink()
+    assert (tmp_path / "run" / "m.safetensors").read_bytes() == PRIVATE
