@@ -19,7 +19,10 @@ class Commands:
     """The words after `podium`, which rooms enter one after another to declare theirs."""
 
     def __init__(self, parser: Parser) -> None:
-        self._group: Group = parser.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+        # Without `prog` the usage of a command would begin with the whole usage of podium.
+        self._group: Group = parser.add_subparsers(
+            prog=parser.prog, metavar="COMMAND", required=True, help=argparse.SUPPRESS
+        )
         self._room = ""
         self._lines: list[tuple[str, str, str]] = []
 

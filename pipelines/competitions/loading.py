@@ -14,24 +14,25 @@ from pipelines.errors import PodiumError
 
 def competition_names() -> list[str]:
     """The files of the catalogue that hold a competition, sorted."""
-    return sorted(_competition_files())
+    return sorted(_find_modules())
 
 
 def competition_file(name: str) -> Path:
     """The file of a competition, or the place in the catalogue where one of this name is to be written."""
-    return _competition_files().get(name, Path(catalogue.__path__[0]) / f"{name}.py")
+    _, path = _find_modules().get(name, ("", Path(catalogue.__path__[0]) / f"{name}.py"))
+    return path
 
 
 def load_competition(name: str) -> Competition:
     """The competition of a file in the catalogue. Raises `PodiumError` for an unknown name or a file that fails."""
-    files = _competition_files()
-    if name not in files:
-        hint = did_you_mean(name.replace("-", "_"), sorted(files))
-        raise PodiumError(f"{name}: no such competition{hint}; there are {', '.join(sorted(files))}")
-    package = catalogue if files[name].parent in map(Path, catalogue.__path__) else pipelines.competitions
-    file = f"{package.__name__.replace('.', '/')}/{name}.py"
+    modules = _find_modules()
+    if name not in modules:
+        hint = did_you_mean(name.replace("-", "_"), sorted(modules))
+        raise PodiumError(f"{name}: no such competition{hint}; there are {', '.join(sorted(modules))}")
+    dotted, _ = modules[name]
+    file = f"{dotted.replace('.', '/')}.py"
     try:
-        module = importlib.import_module(f"{package.__name__}.{name}")
+        module = importlib.import_module(dotted)
     except PodiumError:
         raise
     except Exception as error:  # a file of the user's may fail in any way; it is data here
@@ -42,8 +43,8 @@ def load_competition(name: str) -> Competition:
     return competition
 
 
-def _competition_files() -> dict[str, Path]:
-    """Name -> file. A competition beside this file, where `podium new` once wrote them, counts as well.
+def _find_modules() -> dict[str, tuple[str, Path]]:
+    """Name -> module and file. A competition beside this file, where `podium new` once wrote them, counts as well.
 
     A file of the catalogue goes before one of the same name there.
     """
@@ -52,5 +53,5 @@ def _competition_files() -> dict[str, Path]:
         for module in pkgutil.iter_modules(package.__path__):
             path = Path(getattr(module.module_finder, "path", "")) / f"{module.name}.py"
             if path.is_file() and re.search(r"^COMPETITION\b", path.read_text(encoding="utf-8"), re.MULTILINE):
-                found[module.name] = path
+                found[module.name] = f"{package.__name__}.{module.name}", path
     return found

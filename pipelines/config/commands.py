@@ -9,7 +9,7 @@ from pipelines.workspace import Workspace
 def add_commands(commands: Commands) -> None:
     """`config` and `lock`."""
     config = add_experiment(commands.add("config", _config, "print an experiment whole, or every field"))
-    config.add_argument("--schema", action="store_true")
+    config.add_argument("--schema", action="store_true", help="every field there is, with a sentence each")
     commands.add("lock", _lock, "accept that resolved experiments changed")
 
 

@@ -15,7 +15,9 @@ def add_commands(commands: Commands) -> None:
     _of_kernel(build)
     build.add_argument("--run", help="predict with this run instead of the one that kernel.yaml means")
     build.add_argument("--resume", action="store_true", help="go on from a training kernel's own former output")
-    check = _of_kernel(add_command(kernel, "check", _check, "hold a built kernel against Kaggle's rules"))
+    check = _of_kernel(
+        add_command(kernel, "check", _check, "hold a built kernel against Kaggle's rules, each failure with its cure")
+    )
     check.add_argument("--offline", action="store_true", help="do not ask Kaggle, even with credentials")
     rehearse = _of_kernel(add_command(kernel, "rehearse", _rehearse, "run a built kernel offline, as Kaggle will"))
     rehearse.add_argument("--image", choices=("here", "kaggle"), default="here", help="whose library versions")
@@ -23,7 +25,8 @@ def add_commands(commands: Commands) -> None:
         "--attach", action="append", default=[], type=_attachment, metavar="MOUNT=FOLDER",
         help="a source that is not built here, as datasets/owner/slug=FOLDER",
     )  # fmt: skip
-    push = _of_kernel(commands.add("push", _push, "push a built kernel and its datasets, once"))
+    sentence = "push a built kernel and its datasets to Kaggle; the same content is pushed once"
+    push = _of_kernel(commands.add("push", _push, sentence, listed="push a built kernel and its datasets, once"))
     push.add_argument("--wait", action="store_true", help="show its log until it ends, and pull its output")
     push.add_argument("--again", action="store_true", help="push it although Kaggle has this very content")
     push.add_argument("--patience", type=float, metavar="SECONDS", help="how long to wait; default: 14 hours")

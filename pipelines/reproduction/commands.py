@@ -10,8 +10,10 @@ from pipelines.workspace import Workspace
 
 def add_commands(commands: Commands) -> None:
     """`reproduce` and `winner-package`."""
-    reproduce = commands.add("reproduce", _reproduce, "make a submission again from its record")
-    package = commands.add("winner-package", _winner_package, "write what Kaggle asks of winners")
+    sentence = "make a submission again from its record; exit code 1: differs"
+    reproduce = commands.add("reproduce", _reproduce, sentence, listed="make a submission again from its record")
+    sentence = "write the documentation that Kaggle asks of winners"
+    package = commands.add("winner-package", _winner_package, sentence, listed="write what Kaggle asks of winners")
     for parser in (reproduce, package):
         parser.add_argument("ref", help="local:place_names:3, kaggle:1234, or a run's id")
         parser.add_argument("--weights", type=Path, nargs="+", default=[], help="where the weights are, beside runs/")

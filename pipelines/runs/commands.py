@@ -10,7 +10,8 @@ from pipelines.workspace import Workspace
 
 def add_commands(commands: Commands) -> None:
     """`compare` and `runs`."""
-    compare = commands.add("compare", _compare, "runs side by side: scores, cost, what differs")
+    compare = commands.add("compare", _compare, "runs side by side: scores, leaderboard, cost, what differs",
+        listed="runs side by side: scores, cost, what differs")
     compare.add_argument("experiment", nargs="?")
     compare.add_argument("--competition")
     compare.add_argument("--sort", help="score, lb, time, memory, started or a parameter's key")

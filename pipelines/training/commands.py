@@ -16,7 +16,14 @@ def add_commands(commands: Commands) -> None:
     resume = add_run_choice(commands.add("resume", _resume, "go on with an unfinished run"))
     # Named so that they can be refused in words.
     resume.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
-    add_experiment(commands.add("find-lr", _find_lr, "sweep an experiment's learning rate"))
+    add_experiment(
+        commands.add(
+            "find-lr",
+            _find_lr,
+            "sweep the learning rate over an experiment's model and data",
+            listed="sweep an experiment's learning rate",
+        )
+    )
     predict = add_run_choice(commands.add("predict", _predict, "predict the test set with a finished run"))
     predict.add_argument("--data-dir", type=Path, help="another folder with test.csv and sample_submission.csv")
     predict.add_argument("--output", type=Path, help="where the submission goes; default: into the run directory")

@@ -28,6 +28,11 @@ def test_help_fits_on_one_screen_with_each_command_under_its_room():
     assert listed == list(commands())
 
 
+@pytest.mark.parametrize("name", list(commands()))
+def test_the_usage_of_a_command_begins_with_its_words(name):
+    assert commands()[name].format_usage().startswith(f"usage: podium {name} ")
+
+
 def test_each_room_with_commands_is_in_the_table():
     declared = {path.parent.name for path in (ROOT / "pipelines").glob("*/commands.py")}
     assert declared == {room.__module__.split(".")[1] for room in ROOMS.values()}

@@ -13,11 +13,8 @@ import torch
 from adafactor_reference import EXTERNAL, MODES, build_params, paper_step, run_steps, set_gradients
 from torch import nn
 
-from components.optim.adafactor import blocks as adafactor_blocks
-from components.optim.adafactor import native as adafactor_numba
-from components.optim.adafactor import native_kernels as adafactor_kernels
+from components.optim.adafactor import blocks, native, native_kernels, update
 from components.optim.adafactor import paths as adafactor_paths
-from components.optim.adafactor import update as adafactor_update
 from components.optim.adafactor.optimizer import Adafactor
 
 FAST_PATHS = ("numba", "blocks", "grouped")
@@ -28,14 +25,14 @@ SHAPES = ((7,), (5, 11), (2, 3, 4), (9, 6), (1, 6), (6, 1), (3, 2, 3, 3))
 def small_blocks(monkeypatch):
     """Tiny tensors are cut into many blocks, so that every seam is walked over."""
     monkeypatch.setattr(adafactor_paths, "_LEAST_FOR_BLOCKS", 0)
-    monkeypatch.setattr(adafactor_blocks, "_BLOCK", 24)
+    monkeypatch.setattr(blocks, "_BLOCK", 24)
 
 
 def cut_every_matrix(monkeypatch):
     """Let the native path treat any matrix as a large one: blocks of few rows, shared by threads."""
-    monkeypatch.setattr(adafactor_numba, "_LARGEST_PIECE", 0)
-    monkeypatch.setattr(adafactor_numba, "_LEAST_FOR_THREADS", 0)
-    monkeypatch.setattr(adafactor_numba, "BLOCK", 24)
+    monkeypatch.setattr(native, "_LARGEST_PIECE", 0)
+    monkeypatch.setattr(native, "_LEAST_FOR_THREADS", 0)
+    monkeypatch.setattr(native, "BLOCK", 24)
 
 
 def hard_gradients(shapes, num_steps, seed=0):
@@ -64,8 +61,8 @@ def count_updates(monkeypatch):
 
         monkeypatch.setattr(module, name, watched)
 
-    watch(adafactor_numba, "apply_native")
-    watch(adafactor_blocks, "apply_in_blocks")
+    watch(native, "apply_native")
+    watch(blocks, "apply_in_blocks")
     watch(adafactor_paths.adafactor_grouped, "apply_grouped")
     watch(adafactor_paths, "apply_plain")
     return counts
@@ -74,7 +71,7 @@ def count_updates(monkeypatch):
 FUNCTIONS = {"numba": "apply_native", "blocks": "apply_in_blocks", "grouped": "apply_grouped", "plain": "apply_plain"}
 
 
-# The schedule of rho_t is one function for all paths, which test_adafactor holds against the paper in every mode; what
+# The schedule of rho_t is one function for all paths, which test_optimizer holds against the paper in every mode; what
 # differs from path to path is what is done with it.
 @pytest.mark.parametrize("options", [mode for mode in MODES if "lr" in mode.values[0]])
 def test_every_path_equals_the_paper_over_200_steps_with_hard_rows(options, monkeypatch):
@@ -242,7 +239,7 @@ def test_stochastic_rounding_keeps_the_mean(path):
 def test_stochastic_rounding_is_unbiased_exact_and_leaves_the_global_generator():
     values = torch.tensor([1.0, 1.0 + 2**-9, -1.0 - 3 * 2**-9, 1e-40, float("inf"), float("nan"), 0.0])
     before = torch.get_rng_state()
-    rounded = adafactor_update.round_stochastically(values.expand(20_000, 7), torch.Generator().manual_seed(1))
+    rounded = update.round_stochastically(values.expand(20_000, 7), torch.Generator().manual_seed(1))
     assert torch.equal(torch.get_rng_state(), before)
     means = rounded.double().mean(dim=0)
     assert means[[0, 4, 6]].tolist() == [1.0, float("inf"), 0.0]
@@ -281,9 +278,9 @@ def test_resume_from_a_file_is_bit_exact_on_every_path(path):
 
 
 def test_the_number_of_threads_does_not_show_in_a_single_bit(monkeypatch):
-    monkeypatch.setattr(adafactor_numba, "_LEAST_FOR_THREADS", 0)
-    monkeypatch.setattr(adafactor_numba, "_LARGEST_PIECE", 1 << 12)
-    monkeypatch.setattr(adafactor_numba, "BLOCK", 1 << 10)
+    monkeypatch.setattr(native, "_LEAST_FOR_THREADS", 0)
+    monkeypatch.setattr(native, "_LARGEST_PIECE", 1 << 12)
+    monkeypatch.setattr(native, "BLOCK", 1 << 10)
     shapes = [(150, 64), (40, 33), (70,), (100, 90)]
     results = []
     for num_threads in (1, 2, 3):
@@ -312,7 +309,7 @@ def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
     def fail(*_):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(adafactor_numba, "write_rows", fail)
+    monkeypatch.setattr(native, "write_rows", fail)
     params = build_params([(40, 30)])
     with pytest.raises(RuntimeError, match="planted"):
         run_steps(Adafactor(params, path="numba"), params, hard_gradients([(40, 30)], 1))
@@ -352,8 +349,8 @@ def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(adafactor_kernels, "_njit", refuse)
-    kernel = adafactor_kernels._compiled("float64(float64)", frozenset())(lambda x: x + 1)
+    monkeypatch.setattr(native_kernels, "_njit", refuse)
+    kernel = native_kernels._compiled("float64(float64)", frozenset())(lambda x: x + 1)
     assert kernel(1.0) == 2.0
 
 
