@@ -2,14 +2,19 @@
 
 import argparse
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from pipelines.commands import Commands
 from pipelines.competitions import commands as competitions
 from pipelines.config import commands as config
-from pipelines.errors import PodiumError
+from pipelines.errors import PodiumError, explain
+from pipelines.interruption import Interruption, interruptible
 from pipelines.kernels import commands as kernels
 from pipelines.reproduction import commands as reproduction
 from pipelines.runs import commands as runs
@@ -57,13 +62,41 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; what a user can cause ends in one line on stderr and exit code 2."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        arguments.command(arguments, Workspace(arguments.root.resolve()))
-    except PodiumError as error:
-        print(f"podium: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
+    """Run one command.
+
+    What a user or the machine can cause ends in one line on stderr and exit code 2, a signal in one and 128 + its
+    number; only a bug shows a traceback.
+    """
+    with interruptible() as heard:
+        try:
+            arguments = build_parser().parse_args(argv)
+            arguments.command(arguments, Workspace(arguments.root.resolve()))
+        except BaseException as error:
+            # What an import makes of an interruption may be an error of any kind. A verb may have told it by itself.
+            is_told = isinstance(error, PodiumError) and isinstance(error.__context__, KeyboardInterrupt)
+            if not is_told and (heard.number is not None or isinstance(error, KeyboardInterrupt)):
+                _end_interrupted(error, heard.number or signal.SIGINT, argv)
+            _end(error)
+
+
+def _end(error: BaseException) -> None:
+    if isinstance(error, BrokenPipeError):
         # `podium config … | head` has read enough; python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    words = str(error) if isinstance(error, PodiumError) else explain(error)
+    if words is None:
+        raise error
+    _say_and_exit(words, 2)
+
+
+def _end_interrupted(error: BaseException, number: int, argv: Sequence[str] | None) -> NoReturn:
+    words = shlex.join(["podium", *(sys.argv[1:] if argv is None else argv)])
+    way_on = error.way_on if isinstance(error, Interruption) else ""
+    _say_and_exit(f"interrupted; {way_on or f'start it again with: {words}'}", 128 + number)
+
+
+def _say_and_exit(words: str, code: int) -> NoReturn:
+    with suppress(OSError):  # a terminal that was closed
+        print(f"podium: {words}", file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -39,10 +39,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             flush_to_disk(folder.parent)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, SafetensorError):
-                # The disk's refusal, which safetensors reports as an error of its own.
-                reason = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-                raise OSError(reason, os.strerror(reason), str(folder)) from error
+            if isinstance(error, OSError | SafetensorError):
+                raise _refused(error, folder, partial) from error
             raise
 
 
@@ -56,9 +54,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
             flush_to_disk(partial)
             partial.replace(path)
             flush_to_disk(path.parent)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _refused(error, path, partial) from error
             raise
+
+
+def _refused(error: OSError | SafetensorError, target: Path, partial: Path) -> OSError:
+    """The refusal of a disk with the name of what was being written; an error of another kind is left as it is."""
+    if isinstance(error, OSError) and type(error) not in (OSError, PermissionError):
+        return error  # of a connection, or of a file that is not there
+    if isinstance(error, OSError) and error.errno is not None:
+        named = error.filename
+        is_other = named is not None and not str(named).startswith(str(partial))
+        return error if is_other else OSError(error.errno, os.strerror(error.errno), str(target))
+    # safetensors and numpy report it in words of their own.
+    is_full = "No space left" in str(error) or shutil.disk_usage(target.parent).free == 0
+    reason = errno.EFBIG if "File too large" in str(error) else errno.ENOSPC if is_full else errno.EIO
+    return OSError(reason, os.strerror(reason), str(target))
 
 
 @contextmanager
@@ -107,10 +121,20 @@ def _remove_unless_held(leftover: Path) -> None:
         os.close(descriptor)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically, in UTF-8 and with the line ends that it has."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def write_json(path: Path, value: object) -> None:
     """Write `value` atomically; floats keep every bit."""
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is what it is

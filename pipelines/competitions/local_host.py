@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.files.atomic import atomic_file
+from components.files.atomic import write_bytes, write_text
 from components.files.json_lines import locked_lines, whole_lines
 from components.metrics.table import METRICS
 from pipelines.competitions.answers import answer_columns, answers_are_numbers
@@ -269,8 +269,8 @@ class LocalHost:
                 rows[path.stem] = {"digest": digest, "public": public, "private": private}
         if rows != cache:
             # It only saves time: a disk that does not take it costs nothing else.
-            with suppress(OSError), atomic_file(cache_path) as partial:
-                partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            with suppress(OSError):
+                write_text(cache_path, json.dumps(rows, indent=1))
         return [{"name": name} | row for name, row in rows.items()]
 
     def _metrics(self) -> tuple[str, ...]:
@@ -326,8 +326,7 @@ class Ledger:
                 self.check_limit(entries)
                 ref = max((entry["ref"] for entry in entries), default=0) + 1
                 entry = {"ref": ref, "time": self._clock().isoformat(timespec="seconds"), **facts}
-                with atomic_file(self._folder / "submissions" / f"{ref:05d}.csv") as partial:
-                    partial.write_bytes(content)
+                write_bytes(self._folder / "submissions" / f"{ref:05d}.csv", content)
                 append(json.dumps(entry, ensure_ascii=False))
         except OSError as error:
             place = error.filename or self._path

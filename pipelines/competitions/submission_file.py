@@ -4,13 +4,13 @@ A code competition answers a wrong file with "Submission Scoring Error" and no m
 column, the row and what would work.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from components.files.atomic import write_text
 from pipelines.competitions.answers import RANKED, answer_columns, answers_are_numbers, class_names_of
 from pipelines.competitions.competition import Competition
 from pipelines.competitions.csv_text import to_csv_text
@@ -99,17 +99,7 @@ def write_submission(frame: pd.DataFrame, path: Path) -> None:
     Floats are written with the fewest digits that read back as the same float64; lines end in "\\n"; UTF-8. A cell
     with a line end of any kind is quoted.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = to_csv_text(frame, float_format=_format_float)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, to_csv_text(frame, float_format=_format_float))
 
 
 def _format_float(value: object) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from components.files.atomic import write_json
 from pipelines.config.experiment_file import experiment_names
 from pipelines.config.load import FoldsOf, competition_folds, load_experiment, resolve_yaml
 from pipelines.errors import ConfigError
@@ -45,9 +46,7 @@ def write_lock(workspace: Workspace, *, folds_of: FoldsOf = competition_folds) -
     except ConfigError:
         # a lock with conflict marks in it is mended by writing it anew
         changes = _compare({}, hashes)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, hashes)
     return changes
 
 

@@ -5,7 +5,6 @@ version counts only if Kaggle names its number and mounts every source; both may
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import requests
 from requests import RequestException, Response
 
+from components.files.atomic import atomic_file
 from pipelines.kaggle.errors import SITE, DamagedDownload, KaggleError, Subject, cure_of, explain
 from pipelines.kaggle.session import TIMEOUT, KaggleSession
 
@@ -301,8 +301,7 @@ def _parse_log(text: str) -> list[LogLine]:
 def _fetch(url: str, name: str, target: Path) -> OutputFile:
     """Download without credentials, for the address is signed."""
     sha256, md5, num_bytes = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with atomic_file(target) as partial:
         with requests.get(url, stream=True, timeout=TIMEOUT) as answer, partial.open("wb") as file:
             answer.raise_for_status()
             try:
@@ -314,10 +313,6 @@ def _fetch(url: str, name: str, target: Path) -> OutputFile:
             except RequestException:
                 raise DamagedDownload(f"broke off after {num_bytes} bytes") from None
         _check_arrival(answer, num_bytes, md5.digest())
-        partial.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
     return OutputFile(name, num_bytes, sha256.hexdigest())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.files.atomic import atomic_file
 from components.memory.byte_sizes import format_bytes
 from components.memory.planner import PlanDecision
 from pipelines.competitions.competition import Competition
@@ -87,6 +88,6 @@ def draw_frontier(decision: PlanDecision, path: Path) -> Path:
 
 def save_figure(figure: object, path: Path) -> Path:
     """Write a matplotlib figure as PNG, with its folder; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})  # type: ignore[attr-defined]
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})  # type: ignore[attr-defined]
     return path

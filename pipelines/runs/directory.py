@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.files.atomic import atomic_file, write_json
+from components.files.atomic import atomic_file, write_json, write_text
 from components.files.digests import check_seal, read_object, sealed
 from pipelines.redaction import without_secrets
 from pipelines.runs.digests import (
@@ -164,7 +164,7 @@ class RunDirectory:
     def write_diff(self, diff: str) -> None:
         """Keep uncommitted changes, without the secrets in them; no changes, no file."""
         if diff:
-            self.diff.write_bytes(without_secrets(diff).encode())
+            write_text(self.diff, without_secrets(diff))
 
     def read_diff(self) -> str:
         """The uncommitted changes to the last byte; "" where there were none."""

@@ -85,8 +85,6 @@ def _take(run: Path, path: Path, say: Callable[[str], None]) -> int | None:
             path.unlink()
         say(f"{path.parent}: the file system has no locks; see to it that only one process writes {run.name}")
         return None
-    except OSError as error:
-        raise PodiumError(f"{path}: {error.strerror}; free some space or permissions") from error
     raise PodiumError(_refusal(run, _read_holder(path)))
 
 

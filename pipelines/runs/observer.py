@@ -1,11 +1,11 @@
 """Who watches a training: the tracker, the person at the screen, and the wish to stop."""
 
 import math
-import signal
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from components.memory.host_memory import FreedMemory
+from pipelines.interruption import Interruption, handling
 from pipelines.tracking.tracker import Tracker
 from pipelines.runs.directory import peak_memory_bytes
 
@@ -27,7 +28,7 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class StopWish:
-    """Turns Ctrl-C, SIGTERM and the end of the time allowed into a wish.
+    """Turns Ctrl-C, SIGTERM, a closed terminal and the end of the time allowed into a wish.
 
     The loop grants it after its current step, with a resume point written. `seconds` count from now; None has no end.
     """
@@ -35,6 +36,8 @@ class StopWish:
     def __init__(self, seconds: float | None = None) -> None:
         self._was_asked = False
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds
+        self.answer = ""
+        """What is said at once to a signal that will not be granted within seconds."""
 
     @property
     def is_set(self) -> bool:
@@ -43,17 +46,17 @@ class StopWish:
     @contextmanager
     def listening(self) -> Iterator["StopWish"]:
         """Within the block signals set the wish; a second one interrupts at once."""
-        former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling(self._note):
             yield self
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._was_asked:
-            raise KeyboardInterrupt
+            raise Interruption(number)
         self._was_asked = True
+        if self.answer:
+            # Not by way of sys.stderr, which the signal may have come in the midst of.
+            with suppress(OSError):
+                os.write(2, f"{self.answer}\n".encode())
 
 
 class Screen:

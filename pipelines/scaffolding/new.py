@@ -4,11 +4,13 @@ import keyword
 import re
 import textwrap
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from pandas import DataFrame
 from rich.console import Console
 
+from components.files.atomic import atomic_file, write_text
 from pipelines.competitions.competition import Competition, FoldDefaults
 from pipelines.competitions.grades import record_grades, with_grades
 from pipelines.competitions.kaggle_files import KaggleFiles
@@ -104,9 +106,9 @@ def new_competition(
     for path in texts:
         if path.exists() and not force:
             raise PodiumError(f"{path}: exists; --force writes it anew, and your changes to it are lost")
-    for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    with ExitStack() as whole:  # both appear, or neither
+        for path, text in texts.items():
+            whole.enter_context(atomic_file(path)).write_text(text, encoding="utf-8")
     _print_decisions(console, draft)
     _print_lines(console, [f"wrote {competition_path}", f"wrote {experiment_path}"])
     _print_lines(
@@ -133,7 +135,7 @@ def new_experiment(workspace: Workspace, name: str, *, parent: str, console: Con
     if grandparent is not None:
         raise PodiumError(f"{address}: has a parent itself; start from {grandparent}, and state what differs from that")
     path = workspace.experiments / f"{name}.yaml"
-    path.write_text(EXPERIMENT_FILE.format(name=name, parent=address), encoding="utf-8")
+    write_text(path, EXPERIMENT_FILE.format(name=name, parent=address))
     _print_lines(console, [f"wrote {path}", f"next: edit it, then make lock; make experiment EXP={name}"])
     return path
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from components.files.atomic import atomic_file
+from components.files.atomic import write_text
 from components.training.loop import Interrupted
 from pipelines.competitions.competition import Competition
 from pipelines.competitions.data_digests import digest_of, find_table_name, hash_data
 from pipelines.competitions.grades import record_grades, with_grades
 from pipelines.config.load import flatten, resolve_yaml
 from pipelines.config.schema import Experiment
-from pipelines.errors import PodiumError
+from pipelines.errors import PodiumError, explain_refusal
 from pipelines.learners.registry import create_learner
 from pipelines.modes import read_mode
 from pipelines.runs.directory import (
@@ -66,8 +66,7 @@ def start_run(
     run = create_run_directory(runs, experiment.name)
     with _nothing_half_written(run):
         write_folds(run.folds, train_rows, folds)
-        with atomic_file(run.config) as partial:
-            partial.write_text(resolve_yaml(experiment), encoding="utf-8")
+        write_text(run.config, resolve_yaml(experiment))
         prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
         start_record(
             run=run,
@@ -163,8 +162,8 @@ def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
         yield
     except BaseException as error:
         shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, ValueError | OSError):
-            raise PodiumError(_sentence(error, cure="make experiment")) from error
+        if isinstance(error, ValueError):
+            raise PodiumError(str(error)) from error
         raise
 
 
@@ -182,8 +181,11 @@ def _recorded(context: RunContext) -> Iterator[None]:
         raise PodiumError(f"{reason}; go on with: make resume RUN={context.run.path.name}") from error
     except BaseException as error:
         status, note = "failed", {"error": f"{type(error).__name__}: {error}"}
-        if isinstance(error, ValueError | FloatingPointError | OSError):
-            raise PodiumError(f"{context.run.path.name}: {_sentence(error, cure='make resume')}") from error
+        if isinstance(error, ValueError | FloatingPointError):
+            raise PodiumError(f"{context.run.path.name}: {error}") from error
+        if isinstance(error, OSError):
+            again = f"go on with: make resume RUN={context.run.path.name}"
+            raise PodiumError(explain_refusal(error, again)) from error
         raise
     finally:
         if context.is_main:
@@ -203,10 +205,3 @@ def _record_end(context: RunContext, status: str, note: Mapping[str, str], secon
     except OSError as error:
         context.screen.say(f"{context.run.record}: {error.strerror}; its status could not be written")
     context.tracker.finish({"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"))
-
-
-def _sentence(error: Exception, *, cure: str) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; free some space or permissions and `{cure}`"
-    return str(error)

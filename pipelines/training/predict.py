@@ -36,12 +36,6 @@ def predict(
     print(f"run {record.folder}")
     if not record.is_real:
         print(f"{record.run} is {warn_of_mode(record.mode)}")
-    try:
-        submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
-    except OSError as error:
-        raise PodiumError(
-            f"{error.filename or target}: {error.strerror or error}; free some space or permissions, or choose another "
-            "place with --output"
-        ) from error
+    submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
     print(f"{target}: {len(submission)} rows, held against the sample")
     return target

@@ -42,7 +42,6 @@ def main(run_dir: Path, data_dir: Path, output: Path) -> DataFrame:
     predictions = test[["id"]] if test.empty else _predict(experiment, competition, run, test)
     submission = sample if sample.empty else competition.to_submission(predictions, sample)
     check_frame(submission, sample, competition, source=str(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_submission(submission, output)
     write_parquet(predictions, output.with_name(run.test_predictions.name))
     if output.resolve() == run.submission.resolve():
@@ -54,5 +53,5 @@ def _predict(experiment: Experiment, competition: Competition, run: RunDirectory
     learner = create_learner(experiment, competition, run)
     try:
         return learner.predict(run.trained_checkpoints(), test)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise PodiumError(str(error)) from error

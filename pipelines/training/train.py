@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipelines.competitions.prepare import prepare_missing
 from pipelines.config.load import load_experiment, load_run_config
 from pipelines.config.schema import Experiment
 from pipelines.errors import PodiumError
+from pipelines.interruption import way_on
 from pipelines.learners.prompts import list_companion_texts
 from pipelines.modes import read_mode, warn_of_mode
 from pipelines.runs.digests import check_run_file, list_missing
@@ -36,6 +38,11 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
     `mode` is None, "smoke" (everything once, in seconds) or "overfit" (one batch, to a loss near zero). Raises
     PodiumError before anything is written when experiment, data or folds are wrong.
     """
+    with way_on(f"nothing was begun: make experiment EXP={name} starts it"):
+        return _train(workspace, name, overrides, mode)
+
+
+def _train(workspace: Workspace, name: str, overrides: Sequence[str], mode: str | None) -> RunDirectory:
     experiment = load_experiment(workspace, name, overrides, mode=mode)
     competition = load_competition(experiment.competition)
     if is_main_process():
@@ -61,6 +68,11 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
 def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> RunDirectory:
     """Go on with a run as if it had never stopped: the newest unfinished one of an experiment, or `run_name`."""
     run = RunDirectory(_unfinished_run(workspace, experiment_name, run_name))
+    with _resumable(run):
+        return _resume(workspace, experiment_name, run)
+
+
+def _resume(workspace: Workspace, experiment_name: str | None, run: RunDirectory) -> RunDirectory:
     record = run.read_record()
     check_run_file(run.path, record, run.config.name)
     experiment = load_run_config(run.path)
@@ -117,10 +129,16 @@ def _carry_out(
         screen.say(f"run {run.path}")
         _say_source(run, screen)
         _say_vocabulary(run, screen)
-        metrics = carry_out(context)
+        with _resumable(run):
+            metrics = carry_out(context)
     if context.is_main:
-        _close(workspace, context, metrics, mode)
+        with _resumable(run):
+            _close(workspace, context, metrics, mode)
     return run
+
+
+def _resumable(run: RunDirectory) -> AbstractContextManager[None]:
+    return way_on(f"go on with: make resume RUN={run.path.name}")
 
 
 def _is_finished(run: Path, record: Mapping[str, Any]) -> bool:
@@ -178,12 +196,9 @@ def _open_tracker(
         return NullTracker()
     try:
         return _tracker_of(workspace, experiment, competition, run)
-    except BaseException as error:
+    except BaseException:
         if is_new:
             shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            place = error.filename or run.path
-            raise PodiumError(f"{place}: {error.strerror or error}; free some space or permissions") from error
         raise
 
 

@@ -12,6 +12,7 @@ from components.data.folds import train_valid_rows
 from components.files.atomic import write_json
 from components.files.digests import sealed
 from components.training.history import read_history
+from components.training.loop import Interrupted
 from pipelines.competitions.competition import Competition
 from pipelines.config.schema import Experiment
 from pipelines.learners.figures import draw_curves, draw_scores
@@ -48,7 +49,13 @@ def train_run(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, 
     learner = create_learner(context.experiment, context.competition, context.run)
     _say_skipped(context)
     say_limits(context.run.read_record(), context.tracker, context.screen)
-    for name in fold_names(context.experiment, folds):
+    is_baseline = context.experiment.training is None
+    if is_baseline:
+        context.stop_wish.answer = "interrupted: this fold is fitted to its end first; a second Ctrl-C stops at once"
+    for number, name in enumerate(fold_names(context.experiment, folds)):
+        # What trains step by step asks by itself.
+        if is_baseline and number and context.stop_wish.is_set:
+            raise Interrupted(f"stopped before {name}")
         _train_fold(context, learner, name, train, folds)
     if not context.is_main:
         return {}
