@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     What a user or the machine can cause ends in one line on stderr and exit code 2, a signal in one and 128 + its
     number; only a bug shows a traceback.
     """
-    with interruptible() as heard:
+    with interruptible(is_last=argv is None) as heard:
         try:
             arguments = build_parser().parse_args(argv)
             arguments.command(arguments, Workspace(arguments.root.resolve()))

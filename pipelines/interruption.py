@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_MOMENT = 0.02
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,8 +32,11 @@ class Heard:
 
 
 @contextmanager
-def interruptible() -> Iterator[Heard]:
-    """Within the block the stopping signals raise an `Interruption`; outside the main thread nothing changes."""
+def interruptible(*, is_last: bool = False) -> Iterator[Heard]:
+    """Within the block the stopping signals raise an `Interruption`; outside the main thread nothing changes.
+
+    After a block that is the process's last they end it at once and without a word, for all is said.
+    """
     heard, process = Heard(), os.getpid()
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -49,7 +53,11 @@ def interruptible() -> Iterator[Heard]:
     def raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
         """Python drops what is raised in a finalizer, of which an import runs thousands."""
         if isinstance(unraisable.exc_value, Interruption):
-            _thread.interrupt_main(signal.Signals(unraisable.exc_value.number))
+            # A moment later, or this hook would be what is interrupted.
+            number = signal.Signals(unraisable.exc_value.number)
+            timer = threading.Timer(_MOMENT, _thread.interrupt_main, [number])
+            timer.daemon = True
+            timer.start()
         else:
             former_hook(unraisable)
 
@@ -59,19 +67,25 @@ def interruptible() -> Iterator[Heard]:
             yield heard
     finally:
         sys.unraisablehook = former_hook
+        if is_last:
+            _set_handler(lambda number, _: os._exit(128 + number))
 
 
 @contextmanager
 def handling(handler: "signal._HANDLER") -> Iterator[None]:
     """Within the block this handler has the stopping signals; a command under nohup goes on without its terminal."""
-    numbers = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-    former = {number: signal.signal(number, handler) for number in numbers}
+    former = _set_handler(handler)
     try:
         yield
     finally:
         for number, handler_before in former.items():
             # None is a handler that was not set from Python.
             signal.signal(number, signal.SIG_DFL if handler_before is None else handler_before)
+
+
+def _set_handler(handler: "signal._HANDLER") -> "dict[signal.Signals, signal._HANDLER]":
+    numbers = [n for n in STOPPING if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in numbers}
 
 
 @contextmanager

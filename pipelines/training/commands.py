@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from pipelines.commands import Commands, add_experiment, add_run_choice
 from pipelines.errors import PodiumError
+from pipelines.interruption import way_on
 from pipelines.modes import chosen_mode
 from pipelines.workspace import Workspace
 
@@ -33,9 +34,10 @@ def _train(arguments: argparse.Namespace, workspace: Workspace) -> None:
     mode = chosen_mode()
     if not arguments.experiment:
         _ask_which(workspace)
-    from pipelines.training.train import train
+    with way_on(f"nothing was begun: make experiment EXP={arguments.experiment} starts it"):
+        from pipelines.training.train import train
 
-    train(workspace, arguments.experiment, arguments.overrides, mode=mode)
+        train(workspace, arguments.experiment, arguments.overrides, mode=mode)
 
 
 def _ask_which(workspace: Workspace) -> NoReturn:

@@ -38,11 +38,6 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
     `mode` is None, "smoke" (everything once, in seconds) or "overfit" (one batch, to a loss near zero). Raises
     PodiumError before anything is written when experiment, data or folds are wrong.
     """
-    with way_on(f"nothing was begun: make experiment EXP={name} starts it"):
-        return _train(workspace, name, overrides, mode)
-
-
-def _train(workspace: Workspace, name: str, overrides: Sequence[str], mode: str | None) -> RunDirectory:
     experiment = load_experiment(workspace, name, overrides, mode=mode)
     competition = load_competition(experiment.competition)
     if is_main_process():
