@@ -2,7 +2,7 @@
 
 Written under a temporary name of its own, flushed to the disk and renamed, so that a process killed at any moment
 leaves the previous state readable, and several that write the same name at once do not meet. What a kill leaves under a
-temporary name is removed by the next one that writes the same file or folder.
+temporary name is removed by the next one that writes in the same folder.
 """
 
 import errno
@@ -22,6 +22,7 @@ from components.files.locks import is_same_file, try_flock
 
 PARTIAL = ".partial"
 _TOKEN_BYTES = 8
+_LEFTOVER = re.compile(rf".+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}" + re.escape(PARTIAL))
 
 
 @contextmanager
@@ -78,12 +79,15 @@ def _refused(error: OSError | SafetensorError, target: Path, partial: Path) -> O
 @contextmanager
 def _claimed(target: Path, *, is_folder: bool) -> Iterator[Path]:
     """A new, empty sibling under a name that no other process or thread uses, locked as long as its writer lives."""
-    _remove_leftovers(target)
+    remove_leftovers(target.parent, target.name)
     while True:
         partial = target.with_name(f"{target.name}.{secrets.token_hex(_TOKEN_BYTES)}{PARTIAL}")
         if is_folder:
             partial.mkdir()
-            descriptor = os.open(partial, os.O_RDONLY)
+            try:
+                descriptor = os.open(partial, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # taken for a leftover
         else:
             descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -98,11 +102,27 @@ def _claimed(target: Path, *, is_folder: bool) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what writers of `target` left that a kill has ended: nobody holds its lock any more."""
-    ours = re.compile(re.escape(target.name) + rf"(\.[0-9a-f]{{{2 * _TOKEN_BYTES}}})?" + re.escape(PARTIAL))
-    names = [entry.name for entry in os.scandir(target.parent) if ours.fullmatch(entry.name)]
-    for leftover in (target.with_name(name) for name in names):
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `place`, which is gone after the block."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _claimed(place, is_folder=True) as partial:
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, *former: str) -> None:
+    """Remove what writers in `folder` left that a kill has ended: nobody holds its lock any more.
+
+    `former` are names for which an older version left a `.partial` without a token.
+    """
+    if not folder.is_dir():
+        return
+    names = [entry.name for entry in os.scandir(folder) if _LEFTOVER.fullmatch(entry.name)]
+    names += [name + PARTIAL for name in former]
+    for leftover in (folder / name for name in names):
         # It may be another's to remove, or gone by now.
         with suppress(OSError):
             _remove_unless_held(leftover)

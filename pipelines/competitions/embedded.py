@@ -1,9 +1,8 @@
 """How competitions whose data travel in packages write them: in Kaggle's form, always the same bytes, answers apart."""
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components.files.atomic import remove_leftovers, scratch_folder
 from components.files.digests import file_digest
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.csv_text import to_csv_text
@@ -18,6 +18,7 @@ from pipelines.errors import PodiumError
 from pipelines.packages import find_package, find_package_folder  # noqa: F401 - competitions that users wrote import them from here
 
 MANIFEST = "SHA256SUMS"
+STAGING = ".preparing"
 PUBLIC_SHARE = 0.3
 
 Files = dict[str, pd.DataFrame | NDArray[np.uint8]]
@@ -67,6 +68,13 @@ def check_manifest(folder: Path) -> bool:
     return bool(manifest) and len(present) == len(manifest)
 
 
+def remove_staging(folder: Path) -> None:
+    """Remove what a preparation that was killed has left in a competition's folder."""
+    remove_leftovers(folder)
+    for leftover in folder.glob(f"{STAGING}-*"):  # an older version's, without a lock
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def read_manifest(folder: Path) -> dict[str, str]:
     """File name -> sha256, as the last complete preparation left them; empty without one."""
     path = folder / MANIFEST
@@ -93,7 +101,8 @@ def usage_of(text: str) -> str:
 
 
 def _write_folder(folder: Path, files: Files, source: str) -> None:
-    with _staging(folder) as staging:
+    # On the same disk, from which files are moved into place.
+    with scratch_folder(folder / STAGING) as staging:
         for name, content in files.items():
             (staging / name).parent.mkdir(exist_ok=True)
             if isinstance(content, pd.DataFrame):
@@ -105,11 +114,3 @@ def _write_folder(folder: Path, files: Files, source: str) -> None:
         for name in (*files, MANIFEST):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).replace(folder / name)
-
-
-@contextmanager
-def _staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk, from which files are moved into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-") as staging:
-        yield Path(staging)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.competitions.competition import Competition, PreparationFolders
-from pipelines.competitions.embedded import check_manifest, read_manifest
+from pipelines.competitions.embedded import check_manifest, read_manifest, remove_staging
 from pipelines.competitions.loading import competition_names, load_competition
 from pipelines.errors import PodiumError
 from pipelines.workspace import Workspace
@@ -28,6 +28,8 @@ def prepare(workspace: Workspace, name: str, *, force: bool = False) -> None:
     folders = PreparationFolders(
         workspace.data_dir(competition.kaggle_slug), workspace.local_host(competition.kaggle_slug)
     )
+    for folder in (folders.data, folders.local_host):
+        remove_staging(folder)
     if not force and _is_prepared(folders):
         print(f"{name}: already prepared in {folders.data}; --force makes it anew")
         return

@@ -181,12 +181,10 @@ class RunDirectory:
             raise PodiumError(str(error)) from error
 
 
-def create_run_directory(runs: Path, experiment: str) -> RunDirectory:
-    """A new, empty folder `runs/<experiment>/<UTC time>-<4 hex digits>`, which sorts by time."""
+def name_run_directory(runs: Path, experiment: str) -> RunDirectory:
+    """A new place `runs/<experiment>/<UTC time>-<4 hex digits>`, which sorts by time; nothing is made yet."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path = runs / experiment.replace("/", "-") / f"{stamp}-{secrets.token_hex(2)}"
-    path.mkdir(parents=True)
-    return RunDirectory(path)
+    return RunDirectory(runs / experiment.replace("/", "-") / f"{stamp}-{secrets.token_hex(2)}")
 
 
 def own_weights(run: RunDirectory) -> Path | None:

@@ -9,6 +9,8 @@ import getpass
 import json
 import os
 import platform
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,9 @@ from pipelines.errors import PodiumError
 
 # How long somebody who only looks may hold the lock.
 _LOOKS, _LOOK_SECONDS = 20, 0.05
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+# What only training leaves: a run that has any of it and lost its run.json is somebody's work.
+_TRAINED = ("*/checkpoints", "*/resume", "*/result.json", "metrics.json", "submission.csv")
 
 
 @contextmanager
@@ -37,6 +42,53 @@ def locked_run(run: Path, say: Callable[[str], None]) -> Iterator[None]:
         return
     try:
         yield
+    finally:
+        release_lock(path, descriptor)
+
+
+@contextmanager
+def beginning(run: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Make the folder of a new run, which is locked within the block and gone where the block fails.
+
+    What kills have left of others goes first.
+    """
+    for folder in remove_abandoned(run.parent.parent):
+        say(f"{folder}: removed; a kill came before it was a run")
+    # Where there are no locks, who writes the run is told so.
+    with locked_run(run, lambda _: None):
+        run.mkdir(parents=True)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
+
+
+def remove_abandoned(runs: Path) -> list[Path]:
+    """Remove the folders without a run.json whose maker was killed before training; return them, sorted."""
+    # A kill between the lock and the folder leaves the lock alone.
+    locks = (path.with_name(path.name[1:-5]) for path in runs.glob("*/.*.lock"))
+    abandoned = []
+    for folder in sorted({path for path in (*runs.glob("*/*"), *locks) if _RUN.fullmatch(path.name)}):
+        if not (folder / "run.json").exists():
+            # Others may remove it at the same time, and not every file system has locks.
+            with suppress(OSError):
+                abandoned += _remove_abandoned(folder)
+    return abandoned
+
+
+def _remove_abandoned(folder: Path) -> list[Path]:
+    path = _lock_file(folder)
+    descriptor = take_lock(path, wait=False)
+    if descriptor is None:
+        return []
+    try:
+        # Only now does nobody make it; it may have become a run meanwhile.
+        is_work = (folder / "run.json").exists() or any(any(folder.glob(pattern)) for pattern in _TRAINED)
+        if is_work or folder.is_symlink() or not folder.is_dir():
+            return []
+        shutil.rmtree(folder)
+        return [folder]
     finally:
         release_lock(path, descriptor)
 

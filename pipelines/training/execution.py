@@ -1,6 +1,5 @@
 """Starting a run and carrying it out, whoever asks for it: the command line here, or a training kernel on Kaggle."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,13 +21,13 @@ from pipelines.learners.registry import create_learner
 from pipelines.modes import read_mode
 from pipelines.runs.directory import (
     RunDirectory,
-    create_run_directory,
     dirty_tag,
+    name_run_directory,
     peak_memory_bytes,
     start_record,
 )
 from pipelines.runs.fold_file import Folds, read_folds, write_folds
-from pipelines.runs.lock import locked_run
+from pipelines.runs.lock import beginning, locked_run
 from pipelines.runs.processes import decide_together
 from pipelines.runs.source_state import read_source_state
 from pipelines.tracking.tracker import Tracker, tracking_record
@@ -48,6 +47,7 @@ def start_run(
     obtain_folds: ObtainFolds,
     also: Sequence[str] = (),
     mode: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> RunDirectory:
     """A new run directory with all that its folds share: configuration, folds, vocabulary, run.json.
 
@@ -63,8 +63,8 @@ def start_run(
     if mode != "overfit":  # which is scored on the rows that it learns by heart
         numbers = fold_numbers(experiment, folds)
         check_scores(with_grades(competition, grades), experiment, train_rows, folds, numbers)
-    run = create_run_directory(runs, experiment.name)
-    with _nothing_half_written(run):
+    run = name_run_directory(runs, experiment.name)
+    with _told(), beginning(run.path, say):
         write_folds(run.folds, train_rows, folds)
         write_text(run.config, resolve_yaml(experiment))
         prepared = create_learner(experiment, competition, run).prepare(train_rows, test_rows, also=also)
@@ -156,15 +156,12 @@ def carry_out(context: RunContext) -> dict[str, float]:
 
 
 @contextmanager
-def _nothing_half_written(run: RunDirectory) -> Iterator[None]:
-    """A run that fails before its first step leaves no directory behind."""
+def _told() -> Iterator[None]:
+    """What a component refuses before the first step, in its own words."""
     try:
         yield
-    except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, ValueError):
-            raise PodiumError(str(error)) from error
-        raise
+    except ValueError as error:
+        raise PodiumError(str(error)) from error
 
 
 @contextmanager

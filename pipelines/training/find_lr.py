@@ -1,7 +1,8 @@
 """`podium find-lr`: sweep the learning rate over one experiment's model and data, and leave no trace of it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,8 +15,9 @@ from pipelines.errors import PodiumError
 from pipelines.learners.figures import draw_lr_curve
 from pipelines.learners.prompts import list_companion_texts
 from pipelines.learners.registry import create_learner
-from pipelines.runs.directory import create_run_directory
+from pipelines.runs.directory import name_run_directory
 from pipelines.runs.fold_file import obtain_folds
+from pipelines.runs.lock import beginning
 from pipelines.runs.observer import RunObserver, Screen, StopWish
 from pipelines.runs.processes import tune
 from pipelines.screen import Column, print_table
@@ -42,8 +44,8 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
     data_dir = workspace.data_dir(competition.kaggle_slug)
     train = competition.load_train(data_dir)
     folds = obtain_folds(experiment, competition, train, data_dir)
-    run = create_run_directory(workspace.runs, experiment.name)
-    try:
+    run = name_run_directory(workspace.runs, experiment.name)
+    with _told(name), beginning(run.path, Screen().say):
         learner = create_learner(experiment, competition, run)
         also = list_companion_texts(workspace, experiment)
         learner.prepare(train, competition.load_test(data_dir), also=also)
@@ -53,13 +55,18 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
         job.folder.mkdir()
         assert isinstance(learner, NeuralLearner)
         curve = learner.find_lr(job)
-    except ValueError as error:
-        raise PodiumError(f"{name}: {error}") from error
-    finally:
         shutil.rmtree(run.path)
     figure = draw_lr_curve(curve.lrs, curve.smoothed, curve.steepest_lr, workspace.build / f"find_lr/{name}.png")
     _print(curve, figure, console or Console())
     return curve
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise PodiumError(f"{name}: {error}") from error
 
 
 def _print(curve: LrCurve, figure: Path, console: Console) -> None:

@@ -54,6 +54,7 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
             obtain_folds=lambda train_rows: obtain_folds(experiment, competition, train_rows, data_dir),
             also=list_companion_texts(workspace, experiment),
             mode=mode,
+            say=Screen().say,
         )
 
     run = decide_together(start)

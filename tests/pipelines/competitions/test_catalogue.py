@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from components.files.atomic import scratch_folder
 from components.files.digests import file_digest
 from pipelines.competitions.catalogue import bbc_headlines, bbc_pairs, cmudict_g2p, place_names
 from pipelines.competitions.competition import PreparationFolders
@@ -244,6 +245,19 @@ def test_an_interrupted_preparation_is_not_taken_for_a_finished_one(quick, tmp_p
     data_dir = workspace.data_dir("cmudict-g2p")
     assert files_below(data_dir) == DATA_FILES - {MANIFEST}
     prepare(workspace, "cmudict_g2p")
+    assert files_below(data_dir) == DATA_FILES
+
+
+def test_what_a_killed_preparation_left_is_removed_by_the_next_one(quick, tmp_path):
+    workspace = Workspace(tmp_path)
+    prepare(workspace, "cmudict_g2p")
+    data_dir = workspace.data_dir("cmudict-g2p")
+    for name in (".preparing.0123456789abcdef.partial", ".preparing-of_an_older_version"):
+        (data_dir / name).mkdir()
+        (data_dir / name / "train.csv").write_text("half")
+    with scratch_folder(data_dir / ".preparing") as living:
+        prepare(workspace, "cmudict_g2p")
+        assert [path.name for path in data_dir.glob(".*")] == [living.name]
     assert files_below(data_dir) == DATA_FILES
 
 

@@ -14,7 +14,7 @@ from pipelines.runs import lock as run_lock
 from pipelines.runs.directory import RunDirectory
 from pipelines.runs.importing import import_run
 from pipelines.runs.keeping import prune
-from pipelines.runs.lock import check_unlocked, find_holder, locked_run
+from pipelines.runs.lock import beginning, check_unlocked, find_holder, locked_run, remove_abandoned
 from pipelines.submissions.submit import submit
 from pipelines.tracking.jsonl import open_jsonl_tracker
 from pipelines.training.execution import sole_writer
@@ -157,3 +157,54 @@ def test_the_lock_is_no_file_of_the_run(run):
     with locked_run(run, print):
         assert set(run.rglob("*")) == before
         assert not [path for path in RunDirectory(run).prediction_files() if "lock" in path.name]
+
+
+# -- the folder of a run until its run.json stands ---------------------------------------------------------------------
+
+
+def begin_and(end, workspace, name, started=None):
+    with beginning(workspace.runs / "tiny" / name, print):
+        (workspace.runs / "tiny" / name / "config.yaml").write_text("half")
+        if started is not None:
+            started.set()
+        end()
+
+
+def test_a_run_that_fails_before_it_is_one_leaves_nothing(workspace):
+    with pytest.raises(ZeroDivisionError):
+        begin_and(lambda: 1 // 0, workspace, RUN)
+    assert list(workspace.runs.rglob("*")) == [workspace.runs / "tiny"]
+
+
+def test_what_a_kill_left_is_removed_by_the_next_run_of_any_experiment(workspace, run, capsys):
+    process = FORK.Process(target=begin_and, args=(lambda: os.kill(os.getpid(), signal.SIGKILL), workspace, RUN))
+    process.start()
+    process.join(timeout=60)
+    killed = workspace.runs / "tiny" / RUN
+    assert process.exitcode == -signal.SIGKILL
+    assert (killed / "config.yaml").exists()
+    lost = workspace.runs / "tiny" / "20261121-100000-cccc"
+    write_lines(lost / "fold0" / "resume" / "step-00000002" / "state.json", "{}")
+    write_lines(workspace.runs / "tiny" / "notes" / "mine.txt", "not a run's name")
+    write_lines(workspace.runs / "tiny" / ".20261121-100000-dddd.lock", "killed before the folder was made")
+    others = contents(run)
+    with beginning(workspace.runs / "other" / "20261121-110000-eeee", print):
+        pass
+    assert capsys.readouterr().out == f"{killed}: removed; a kill came before it was a run\n"
+    assert sorted(path.name for path in killed.parent.iterdir()) == [lost.name, "notes"]
+    assert contents(run) == others
+
+
+def test_what_a_living_process_makes_is_left_alone(workspace):
+    started = FORK.Event()
+    process = FORK.Process(target=begin_and, args=(lambda: time.sleep(60), workspace, RUN, started))
+    process.start()
+    try:
+        assert started.wait(timeout=60)
+        assert remove_abandoned(workspace.runs) == []
+        assert (workspace.runs / "tiny" / RUN / "config.yaml").exists()
+    finally:
+        process.kill()
+        process.join(timeout=60)
+    assert remove_abandoned(workspace.runs) == [workspace.runs / "tiny" / RUN]
+    assert list((workspace.runs / "tiny").iterdir()) == []
