@@ -98,5 +98,6 @@ def _end_interrupted(error: BaseException, number: int, argv: Sequence[str] | No
 
 def _say_and_exit(words: str, code: int) -> NoReturn:
     with suppress(OSError):  # a terminal that was closed
-        print(f"podium: {words}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"podium: {words}\n")
+        sys.stderr.flush()
     sys.exit(code)

@@ -1,5 +1,9 @@
-"""Tables on the screen: fitted to a terminal's width, and plain aligned text where no terminal reads them."""
+"""All that podium prints: lines, and tables that fit a terminal's width and are plain aligned text elsewhere.
 
+Results go to stdout, progress to stderr. A verb hands on the console that its caller gave it; None is stdout.
+"""
+
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -37,14 +41,30 @@ class Column:
         return max(min(cell_len(text), MAX_CELL) for text in (*self.header_lines.split("\n"), *self.cells))
 
 
-def print_table(console: Console, columns: Sequence[Column], *, marked: Collection[int] = ()) -> list[str]:
+def say(text: str | Text, console: Console | None = None, *, style: str = "") -> None:
+    """Print one line, or several, letter for letter; only a terminal is given the style, and a bar to print above."""
+    console = console or Console()
+    if isinstance(text, str) and not console.is_terminal:
+        _write(console, text + "\n")
+    else:
+        text = Text(text, style=style) if isinstance(text, str) else text
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def progress_console(*, is_silent: bool = False) -> Console:
+    """Where progress is shown."""
+    return Console(file=sys.stderr, quiet=is_silent)
+
+
+def print_table(console: Console | None, columns: Sequence[Column], *, marked: Collection[int] = ()) -> list[str]:
     """Print the columns and return the headers of those that found no room.
 
     In a terminal columns go by their rank and long cells end in "…"; elsewhere everything is printed in full, under a
     header line, with two spaces between columns. `marked` rows are printed bold, or begin with "*".
     """
+    console = console or Console()
     if not console.is_terminal:
-        console.file.write(_plain(columns, marked))
+        _write(console, _plain(columns, marked))
         return []
     shown = _fitting(columns, console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold", show_edge=False)
@@ -57,6 +77,13 @@ def print_table(console: Console, columns: Sequence[Column], *, marked: Collecti
         table.add_row(*cells, style="bold" if row in marked else None)
     console.print(table)
     return [column.header for column in columns if all(column is not other for other in shown)]
+
+
+def _write(console: Console, text: str) -> None:
+    """Past rich, which would take words between colons for pictures and tabs for spaces."""
+    if not console.quiet:
+        console.file.write(text)
+        console.file.flush()
 
 
 def format_duration(seconds: float | None) -> str:

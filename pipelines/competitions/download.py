@@ -6,7 +6,7 @@ from rich.console import Console
 
 from pipelines.competitions.loading import competition_names, load_competition
 from pipelines.kaggle.client import KaggleClient
-from pipelines.screen import Column, format_bytes, print_table
+from pipelines.screen import Column, format_bytes, print_table, say
 from pipelines.workspace import Workspace
 
 MAX_ROWS = 20
@@ -14,7 +14,6 @@ MAX_ROWS = 20
 
 def download(workspace: Workspace, slug: str, *, console: Console | None = None) -> list[Path]:
     """Fetch and unpack all files of a competition; return their paths. Raises `PodiumError` as `KaggleClient` does."""
-    console = console or Console()
     folder = workspace.data_dir(slug)
     files = KaggleClient().download_competition(slug, folder)
     shown = files[:MAX_ROWS]
@@ -24,8 +23,8 @@ def download(workspace: Workspace, slug: str, *, console: Console | None = None)
         [Column("file", [str(path.relative_to(folder)) for path in shown]), Column("size", sizes, is_number=True)],
     )
     if len(files) > len(shown):
-        console.print(f"... {len(files)} files in all", highlight=False)
-    console.print(f"{slug}: {len(files)} files in {folder}", highlight=False, soft_wrap=True)
+        say(f"... {len(files)} files in all", console)
+    say(f"{slug}: {len(files)} files in {folder}", console)
     if slug not in {load_competition(name).kaggle_slug for name in competition_names()}:
-        console.print(f"next: podium new competition {slug}", highlight=False)
+        say(f"next: podium new competition {slug}", console)
     return files

@@ -10,6 +10,7 @@ from pipelines.competitions.competition import Competition, PreparationFolders
 from pipelines.competitions.embedded import check_manifest, read_manifest, remove_staging
 from pipelines.competitions.loading import competition_names, load_competition
 from pipelines.errors import PodiumError
+from pipelines.screen import say
 from pipelines.workspace import Workspace
 
 
@@ -31,14 +32,14 @@ def prepare(workspace: Workspace, name: str, *, force: bool = False) -> None:
     for folder in (folders.data, folders.local_host):
         remove_staging(folder)
     if not force and _is_prepared(folders):
-        print(f"{name}: already prepared in {folders.data}; --force makes it anew")
+        say(f"{name}: already prepared in {folders.data}; --force makes it anew")
         return
-    print(f"{name}: preparing ...", flush=True)
+    say(f"{name}: preparing ...")
     started = time.perf_counter()
     competition.prepare(folders)
     for folder in (folders.data, folders.local_host):
         _print_files(folder)
-    print(f"{name}: prepared in {time.perf_counter() - started:.0f} s")
+    say(f"{name}: prepared in {time.perf_counter() - started:.0f} s")
 
 
 def prepare_missing(workspace: Workspace, competition: Competition) -> None:
@@ -57,9 +58,9 @@ def list_competitions(workspace: Workspace, *, as_json: bool = False) -> None:
         state = _state(workspace, competition)
         if as_json:
             facts = {"name": name, "slug": competition.kaggle_slug, "title": competition.title}
-            print(json.dumps({**facts, "host": competition.host, "metric": competition.metric, "state": state}))
+            say(json.dumps({**facts, "host": competition.host, "metric": competition.metric, "state": state}))
         else:
-            print(f"{name}  {competition.host}  {competition.metric}  {state}")
+            say(f"{name}  {competition.host}  {competition.metric}  {state}")
 
 
 def _state(workspace: Workspace, competition: Competition) -> str:
@@ -79,7 +80,7 @@ def _is_prepared(folders: PreparationFolders) -> bool:
 def _print_files(folder: Path) -> None:
     for name, digest in read_manifest(folder).items():
         num_rows = _count_rows(folder / name)
-        print(f"  {folder / name}  {num_rows:,} rows  sha256 {digest[:16]}")
+        say(f"  {folder / name}  {num_rows:,} rows  sha256 {digest[:16]}")
 
 
 def _count_rows(path: Path) -> int:

@@ -24,6 +24,7 @@ from pipelines.reproduction.kernel_rebuilding import rebuild_kernel
 from pipelines.reproduction.rebuilding import explain_source, gather_run, rebuild_source, source_of
 from pipelines.runs.directory import describe_machine, list_versions
 from pipelines.runs.source_state import hash_source
+from pipelines.screen import say
 from pipelines.submissions.ledger import Difference, Ledger, Record, differences
 from pipelines.submissions.ledger_record import check_whole, training_words
 from pipelines.workspace import Workspace
@@ -48,7 +49,6 @@ def reproduce(
     Weights are looked for under runs/ and in `weights`; data in `data_dir`, else where the workspace has them. `into`
     keeps the clone. With `retrain` the run is trained again. Raises `PodiumError` where something is not to be had.
     """
-    console = console or Console()
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
     check_whole(record)
@@ -56,7 +56,7 @@ def reproduce(
     if retrain:
         training_words(record)  # before anything is cloned
     what = ", ".join(filter(None, (str(record["run"]), name_mode(str(record.get("mode"))))))
-    _say(console, f"{record['ref']}: {record['experiment']} {what}, commit {str(source['commit'])[:12]}")
+    say(f"{record['ref']}: {record['experiment']} {what}, commit {str(source['commit'])[:12]}", console)
     with _folder(into) as target:
         rebuild_source(workspace.root, ledger, record["ref"], source, target)
         slug = ask_competition(target, record["competition"]).slug
@@ -67,7 +67,7 @@ def reproduce(
             environment = _compare_environment(work)
             found = _train_again(work, data) if retrain else _predict_again(work, data, weights)
             if found and found.line == "submission_sha256" and environment:
-                _say(console, f"  {found}")
+                say(f"  {found}", console)
                 found = environment[0]
     return _conclude(work, found, retrain)
 
@@ -83,7 +83,7 @@ class _Work:
     target: Path
     slug: str
     source_sha256: str
-    console: Console
+    console: Console | None
 
     @property
     def threads(self) -> dict[str, str]:
@@ -92,7 +92,7 @@ class _Work:
         return {"OMP_NUM_THREADS": str(number)} if number else {}
 
     def say(self, text: str) -> None:
-        _say(self.console, text)
+        say(text, self.console)
 
 
 @contextmanager
@@ -241,7 +241,3 @@ def _compare_submission(work: _Work, output: Path) -> Difference | None:
             f"  submission predicted, {digest[:16]}; the file that was scored is only on Kaggle, over its hidden rows"
         )
     return None
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ from pipelines.competitions.loading import load_competition
 from pipelines.workspace import Workspace
 from pipelines.runs.index import RunRecord, list_runs, load_submissions
 from pipelines.errors import PodiumError
-from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table
+from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table, say
 
 # Said by other columns, or different in every run without changing what it does.
 NOT_PARAMETERS = ("name", "description", "parent", "competition")
@@ -62,7 +62,6 @@ def compare(
     is score (default: best first), lb, time, memory, started, or a parameter's dotted key. `as_json` prints one JSON
     list with everything, also what found no room. Raises `PodiumError` when there are no such runs.
     """
-    console = console or Console()
     records = _wanted(list_runs(workspace.runs, experiment), workspace, competition, experiment)
     tables = {}
     for name in sorted({record.competition for record in records if not record.damage}):
@@ -71,15 +70,14 @@ def compare(
         tables[name] = (rules, _sorted(rows, rules, sort)[:limit], len(rows))
     damaged = [record for record in records if record.damage]
     if as_json:
-        console.file.write(_as_json(tables, damaged))
+        say(_as_json(tables, damaged).removesuffix("\n"), console)
         return
     for rules, rows, num_rows in tables.values():
         _print_runs(console, rules, rows, num_rows)
     for record in records:
         if not (record.damage or record.lost):
             continue
-        line = f"damaged: {record.damage or record.lost}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(f"damaged: {record.damage or record.lost}", console)
 
 
 def _compared_parameters(rows: Sequence[RunRow]) -> list[str]:
@@ -182,19 +180,18 @@ def _ordered(rows: list[RunRow], rules: Competition, sort: str | None) -> list[R
     return [row for _, row in present] + [row for value, row in values if value is None]
 
 
-def _print_runs(console: Console, rules: Competition, rows: Sequence[RunRow], num_rows: int) -> None:
+def _print_runs(console: Console | None, rules: Competition, rows: Sequence[RunRow], num_rows: int) -> None:
     direction = "higher" if METRICS[rules.metric].greater_is_better else "lower"
     title = f"{rules.name}: {rules.metric}, {direction} is better"
-    console.print(title, style="bold", highlight=False)
+    say(title, console, style="bold")
     columns = [*_score_columns(rules, rows), *_cost_columns(rows)]
     columns += [*_parameter_columns(rows), *_extra_columns(rules, rows)]
     left_out = print_table(console, columns)
     if left_out:
-        note = f"no room for {', '.join(left_out)}: widen the terminal, or --json"
-        console.print(note, style="dim", highlight=False, soft_wrap=True)
+        say(f"no room for {', '.join(left_out)}: widen the terminal, or --json", console, style="dim")
     if num_rows > len(rows):
-        console.print(f"... {num_rows} runs in all: --limit {num_rows}", highlight=False)
-    console.file.write("\n")
+        say(f"... {num_rows} runs in all: --limit {num_rows}", console)
+    say("", console)
 
 
 def _score_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:

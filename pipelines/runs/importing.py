@@ -21,6 +21,7 @@ from pipelines.workspace import Workspace
 from pipelines.runs.directory import RunDirectory, dirty_tag
 from pipelines.runs.lock import locked_run
 from pipelines.modes import read_mode
+from pipelines.screen import say
 from pipelines.errors import PodiumError
 
 EVENTS = f"{TRACKING_FOLDER}/events.jsonl"
@@ -86,7 +87,7 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     _check_mode(record, source)
     run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
     _compare(source, run)  # what is refused leaves no trace, not even of a lock
-    with locked_run(run.path, print):
+    with locked_run(run.path, say):
         return _import_alone(workspace, source, run, origin)
 
 

@@ -12,7 +12,7 @@ from pipelines.runs.directory import RunDirectory
 from pipelines.runs.index import list_runs
 from pipelines.runs.lock import find_holder
 from pipelines.runs.directory import remove_resume_points
-from pipelines.screen import Column, format_bytes, format_duration, print_table
+from pipelines.screen import Column, format_bytes, format_duration, print_table, say
 
 
 def list_all(workspace: Workspace, console: Console | None = None) -> None:
@@ -21,7 +21,7 @@ def list_all(workspace: Workspace, console: Console | None = None) -> None:
     times = [format_duration(record.manifest.get("wall_seconds")) for record in records]
     sizes = [sum(f.stat().st_size for f in record.folder.rglob("*") if f.is_file()) for record in records]
     print_table(
-        console or Console(),
+        console,
         [
             Column("experiment", [record.experiment for record in records]),
             Column("run", [record.run for record in records]),
@@ -35,26 +35,20 @@ def list_all(workspace: Workspace, console: Console | None = None) -> None:
 
 def prune(workspace: Workspace, console: Console | None = None) -> int:
     """Remove the resume points of finished runs; returns the bytes freed. A run that is being written is left alone."""
-    console = console or Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
     freed = 0
     for record in list_runs(workspace.runs):
         if record.status != "finished":
             continue
         if find_holder(record.folder) is not None:
-            say(f"{record.folder}: is being written, and left alone")
+            say(f"{record.folder}: is being written, and left alone", console)
             continue
         freed += remove_resume_points(RunDirectory(record.folder))
-    console.print(f"freed {format_bytes(freed)}: resume points of finished runs", highlight=False)
+    say(f"freed {format_bytes(freed)}: resume points of finished runs", console)
     return freed
 
 
 def take_in(workspace: Workspace, folder: Path, console: Console | None = None) -> list[ImportedRun]:
     """Import every run below `folder`, a kernel's output or a run directory, into runs/ and MLflow."""
-    console = console or Console()
     origin = read_origin(folder)
     paths = find_runs(folder)
     for path in paths:  # all of them before the first is copied
@@ -63,7 +57,5 @@ def take_in(workspace: Workspace, folder: Path, console: Console | None = None) 
     for run in imported:
         record = run.directory.read_record()
         place = f"MLflow run {record['tracking']['run_id']}"
-        console.print(
-            f"{run.directory.path}: {run.state}, {record['status']}; {place}", highlight=False, soft_wrap=True
-        )
+        say(f"{run.directory.path}: {run.state}, {record['status']}; {place}", console)
     return imported

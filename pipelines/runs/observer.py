@@ -2,13 +2,11 @@
 
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +21,7 @@ from components.memory.host_memory import FreedMemory
 from pipelines.interruption import Interruption, handling
 from pipelines.tracking.tracker import Tracker
 from pipelines.runs.directory import peak_memory_bytes
+from pipelines.screen import progress_console, say
 
 PLAIN_LINE_SECONDS = 15.0
 
@@ -63,14 +62,14 @@ class Screen:
     """A bar with loss, rate, memory and time left on a terminal; elsewhere a plain line now and then."""
 
     def __init__(self, *, is_silent: bool = False) -> None:
-        self.console = Console(file=sys.stderr, quiet=is_silent)
+        self.console = progress_console(is_silent=is_silent)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        say(text, self.console)
 
     @contextmanager
     def training(self, name: str, num_steps: int, first_step: int = 0) -> Iterator[None]:

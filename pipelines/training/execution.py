@@ -30,6 +30,7 @@ from pipelines.runs.fold_file import Folds, read_folds, write_folds
 from pipelines.runs.lock import beginning, locked_run
 from pipelines.runs.processes import decide_together
 from pipelines.runs.source_state import read_source_state
+from pipelines.screen import say
 from pipelines.tracking.tracker import Tracker, tracking_record
 from pipelines.training import prediction
 from pipelines.training.answer_check import check_sample, check_scores
@@ -47,7 +48,7 @@ def start_run(
     obtain_folds: ObtainFolds,
     also: Sequence[str] = (),
     mode: str | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say,
 ) -> RunDirectory:
     """A new run directory with all that its folds share: configuration, folds, vocabulary, run.json.
 

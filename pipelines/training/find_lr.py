@@ -20,7 +20,7 @@ from pipelines.runs.fold_file import obtain_folds
 from pipelines.runs.lock import beginning
 from pipelines.runs.observer import RunObserver, Screen, StopWish
 from pipelines.runs.processes import tune
-from pipelines.screen import Column, print_table
+from pipelines.screen import Column, print_table, say
 from pipelines.tracking.tracker import NullTracker
 from pipelines.training.training_run import fold_names, open_job
 from pipelines.workspace import Workspace
@@ -57,7 +57,7 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
         curve = learner.find_lr(job)
         shutil.rmtree(run.path)
     figure = draw_lr_curve(curve.lrs, curve.smoothed, curve.steepest_lr, workspace.build / f"find_lr/{name}.png")
-    _print(curve, figure, console or Console())
+    _print(curve, figure, console)
     return curve
 
 
@@ -69,7 +69,7 @@ def _told(name: str) -> Iterator[None]:
         raise PodiumError(f"{name}: {error}") from error
 
 
-def _print(curve: LrCurve, figure: Path, console: Console) -> None:
+def _print(curve: LrCurve, figure: Path, console: Console | None) -> None:
     every = max(1, len(curve.lrs) // SHOWN_RATES)
     rows = list(zip(curve.lrs, curve.smoothed, strict=True))[::every]
     print_table(
@@ -80,13 +80,10 @@ def _print(curve: LrCurve, figure: Path, console: Console) -> None:
         ],
     )
     if curve.steepest_lr is None:
-        console.print(
-            f"the loss never fell from {curve.first_loss:.4f}; look at the data and the model", highlight=False
-        )
+        say(f"the loss never fell from {curve.first_loss:.4f}; look at the data and the model", console)
     else:
-        console.print(
+        say(
             f"falls fastest at optimizer.lr={curve.steepest_lr:.1e}, is least at {curve.best_lr:.1e}; a warm-up from "
             f"random weights bears several times more\n{figure}",
-            highlight=False,
-            soft_wrap=True,
+            console,
         )

@@ -8,6 +8,7 @@ from pipelines.modes import warn_of_mode
 from pipelines.runs.folds import check_finished
 from pipelines.runs.index import find_run, newest_finished_run
 from pipelines.runs.lock import check_unlocked
+from pipelines.screen import say
 from pipelines.training import prediction
 from pipelines.workspace import Workspace
 
@@ -33,9 +34,9 @@ def predict(
     check_finished(record)
     competition = load_competition(record.competition)
     target = output or record.submission
-    print(f"run {record.folder}")
+    say(f"run {record.folder}")
     if not record.is_real:
-        print(f"{record.run} is {warn_of_mode(record.mode)}")
+        say(f"{record.run} is {warn_of_mode(record.mode)}")
     submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
-    print(f"{target}: {len(submission)} rows, held against the sample")
+    say(f"{target}: {len(submission)} rows, held against the sample")
     return target

@@ -24,7 +24,7 @@ from pipelines.runs.fold_file import obtain_folds
 from pipelines.runs.index import RunRecord, find_run, newest_unfinished_run
 from pipelines.runs.observer import Screen, StopWish
 from pipelines.runs.processes import decide_together, is_main_process, join_processes
-from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table
+from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table, say
 from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.tracker import NullTracker, Tracker
 from pipelines.training.execution import carry_out, check_data, describe_run, sole_writer, start_run
@@ -225,7 +225,7 @@ def _tracker_of(workspace: Workspace, experiment: Experiment, competition: Compe
 def _close(workspace: Workspace, context: RunContext, metrics: Mapping[str, float], mode: str | None) -> None:
     record, screen = context.run.read_record(), context.screen
     console = screen.console
-    console.print()
+    say("", console)
     if mode == "overfit":
         _print_overfit(context)
     elif metrics:

@@ -22,6 +22,7 @@ from pipelines.reproduction.winner.texts import (
     render_summary,
 )
 from pipelines.runs.source_state import hash_source
+from pipelines.screen import say
 from pipelines.submissions.ledger import Difference, Ledger, Record
 from pipelines.submissions.ledger_record import check_whole
 from pipelines.workspace import Workspace
@@ -64,10 +65,9 @@ def write_winner_package(
         if missing is not None:
             raise PodiumError(f"{record['ref']}: {missing}")
         _write_documents(folder, record, competition)
-    console = console or Console()
     if warning := warn_of_mode(str(record.get("mode"))):
-        console.print(f"{record['ref']}: its run {record['run']} is {warning}", highlight=False, soft_wrap=True)
-    console.print(f"{target}: read README.md, and answer MODEL_SUMMARY.md", highlight=False, soft_wrap=True)
+        say(f"{record['ref']}: its run {record['run']} is {warning}", console)
+    say(f"{target}: read README.md, and answer MODEL_SUMMARY.md", console)
     return target
 
 
