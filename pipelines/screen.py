@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from components.memory.byte_sizes import format_bytes as format_bytes
+
 MAX_CELL = 32
 GAP = 2
 
@@ -96,18 +98,6 @@ def format_duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def format_bytes(num_bytes: float | None) -> str:
-    """1_234_567_890 -> "1.2 GB", in powers of ten as disks and Kaggle count; "" for None."""
-    if num_bytes is None:
-        return ""
-    size, unit = float(num_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.1f} {unit}" if size < 10 and unit != "B" else f"{size:.0f} {unit}"
 
 
 def format_score(score: float | None) -> str:

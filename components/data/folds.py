@@ -4,7 +4,6 @@ The number of a row's fold is all that is kept; a file of (id, fold) travels wit
 are looked at by value, so the order of equal ones decides nothing but which of them the seed picks.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -14,6 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from components.nearest import did_you_mean
 from numpy.typing import ArrayLike, NDArray
 
 from components.ranks import count_smaller
@@ -63,9 +64,8 @@ def assign_folds(
         ValueError: naming the argument, the row or class, and what would work.
     """
     if scheme not in FOLD_SCHEMES:
-        close = difflib.get_close_matches(scheme, FOLD_SCHEMES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(FOLD_SCHEMES)}"
-        raise ValueError(f"folds: no scheme {scheme!r}; {hint}")
+        hint = did_you_mean(scheme, FOLD_SCHEMES, f"choose from {', '.join(FOLD_SCHEMES)}")
+        raise ValueError(f"folds: no scheme {scheme!r}{hint}")
     rows = _Rows(
         num_rows=num_rows,
         num_folds=num_folds,

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import nn
 
-from components.memory.byte_sizes import format_bytes
+from components.memory.byte_sizes import format_closely
 from components.memory.checkpointing import AppliedPlan, apply_plan
 from components.memory.layer_costs import Batch, StepCosts, measure_costs
 from components.memory.measuring import measure_memory, peak_bytes, tensor_bytes, without_collection
@@ -148,8 +148,8 @@ class MemoryPlanner:
         least = least_peak(self.costs.layers, self.costs.surroundings) + self.resident
         if least > budget:
             raise ValueError(
-                f"memory budget {format_bytes(budget)}: the least that any plan needs is {format_bytes(least)}, "
-                f"{format_bytes(self.resident)} of it for weights and what else stays; raise the budget, or take a "
+                f"memory budget {format_closely(budget)}: the least that any plan needs is {format_closely(least)}, "
+                f"{format_closely(self.resident)} of it for weights and what else stays; raise the budget, or take a "
                 "smaller micro-batch with more gradient_accumulation_steps"
             )
         chosen = choose_plan(self.costs.layers, budget - self.resident, self.costs.surroundings)
@@ -195,10 +195,10 @@ class MemoryPlanner:
                 )
             excess = chosen.peak // 10 if measured is None else measured - self.budget
             limit = min(limit, chosen.peak) - max(excess, 1)
-        taken = "more than there is" if measured is None else format_bytes(measured)
+        taken = "more than there is" if measured is None else format_closely(measured)
         raise ValueError(
-            f"memory budget {format_bytes(self.budget)}: {chosen.plan} takes {taken} where {format_bytes(chosen.peak)} "
-            "were forecast; raise the budget, or take a smaller micro-batch"
+            f"memory budget {format_closely(self.budget)}: {chosen.plan} takes {taken} where "
+            f"{format_closely(chosen.peak)} were forecast; raise the budget, or take a smaller micro-batch"
         )
 
     def _tried_peak(self, plan: str) -> int | None:

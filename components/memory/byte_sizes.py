@@ -17,6 +17,19 @@ def parse_bytes(text: str) -> int:
     return round(size)
 
 
-def format_bytes(size: float) -> str:
-    """`12.00 GiB`; in MiB below one GiB."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+def format_bytes(num_bytes: float | None, digits: int = 2) -> str:
+    """1_234_567_890 -> "1.2 GB" with two digits at least, in powers of ten as disks and Kaggle count; "" for None."""
+    if num_bytes is None:
+        return ""
+    size, unit = float(num_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1000, larger
+    decimals = 0 if unit == "B" else max(0, digits - len(str(int(size))))
+    return f"{size:.{decimals}f} {unit}"
+
+
+def format_closely(num_bytes: float) -> str:
+    """With four digits, for amounts that are held against each other."""
+    return format_bytes(num_bytes, digits=4)

@@ -9,7 +9,6 @@ It is written whole or not at all, needs nothing outside itself but its encoder,
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.files.atomic import atomic_folder, read_json, write_json
+from components.files.digests import file_digest
 from components.search.articles import ARTICLES_FILE, Article, ArticleStore, hash_articles, write_articles
 from components.search.encoders import SentenceEncoder, encode_in_batches
 from components.search.lexical import Bm25, Postings, build_postings, load_postings, merge_postings
@@ -145,7 +145,7 @@ def open_index(
     return SearchIndex(
         folder,
         record,
-        _digest(folder / RECORD_FILE),
+        file_digest(folder / RECORD_FILE),
         ArticleStore(folder / ARTICLES_FILE),
         Bm25(postings),
         open_similarities(folder, vectors),
@@ -183,7 +183,7 @@ def _check_files(folder: Path, record: IndexRecord) -> None:
     for name, digest in record.digests.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: missing from the index; index again")
-        if _digest(folder / name) != digest:
+        if file_digest(folder / name) != digest:
             raise ValueError(f"{folder / name}: damaged, its digest is not the one it was written with; index again")
 
 
@@ -211,12 +211,7 @@ def _write(
             dtype=content.vectors.dtype.name,
             num_articles=len(content.articles),
             dense_weight=dense_weight,
-            digests={path.name: _digest(path) for path in sorted(partial.iterdir())},
+            digests={path.name: file_digest(path) for path in sorted(partial.iterdir())},
         )
         write_json(partial / RECORD_FILE, asdict(record))
     return record
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
 
+from components.files.json_lines import whole_lines
+
 
 class History:
     """Appends `{"step": …, name: value, …}`; only the main process writes."""
@@ -54,10 +56,8 @@ class History:
 
 def read_history(path: Path) -> list[dict[str, float]]:
     """All whole lines; a kill may leave the last one torn. A ValueError names a line that is no entry."""
-    if not path.exists():
-        return []
     entries = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             entries.append(_read_entry(line))
         except (ValueError, RecursionError):
@@ -65,7 +65,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return entries
 
 
-def _read_entry(line: bytes) -> dict[str, float]:
+def _read_entry(line: str) -> dict[str, float]:
     entry = json.loads(line)
     if not isinstance(entry, dict) or "step" not in entry:
         raise ValueError

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.metrics.table import METRICS, Metric
+from components.nearest import did_you_mean
 from pipelines.competitions.answers import (
     answer_columns,
     answers_are_numbers,
@@ -23,7 +24,7 @@ from pipelines.competitions.answers import (
     true_answers,
 )
 from pipelines.competitions.frame_columns import name_frame_columns
-from pipelines.competitions.tables import check_ids, check_labels, did_you_mean, find_table, load_table
+from pipelines.competitions.tables import check_ids, check_labels, find_table, load_table
 from pipelines.competitions.tasks import TASKS, fitting_metrics, submits_grades
 from pipelines.errors import PodiumError
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pipelines.competitions
+from components.nearest import did_you_mean
 from pipelines.competitions import catalogue
 from pipelines.competitions.competition import Competition
-from pipelines.competitions.tables import did_you_mean
 from pipelines.errors import PodiumError
 
 

@@ -1,6 +1,5 @@
 """A competition's CSV files, read as text and checked: messages name the file, the column, the line and the cure."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from components.nearest import did_you_mean
 from pipelines.competitions.csv_tables import line_of_row, open_table
 from pipelines.competitions.kaggle_files import USUAL_NAMES, find_kaggle_file
 from pipelines.errors import PodiumError
@@ -73,12 +73,6 @@ def check_labels(cells: pd.Series, task: str, class_names: Sequence[str], path: 
         return values
     _refuse(~np.isin(values, (0.0, 1.0)), cells, "is neither 0 nor 1", path)
     return values.astype(np.int64)
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean X?` for the nearest known word, or nothing."""
-    nearest = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _refuse(bad: NDArray[np.bool_], cells: pd.Series, problem: str, path: Path) -> None:

@@ -1,8 +1,9 @@
 """Range checks and the words of their refusals: the field first, then its value, then what works."""
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
+
+from components.nearest import did_you_mean as did_you_mean
 
 
 def shown(value: object) -> str:
@@ -12,12 +13,6 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known word, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def at_least(section: object, minimum: float, *fields: str) -> None:
@@ -52,7 +47,7 @@ def one_of(section: object, field: str, allowed: Collection[str]) -> None:
     """The field holds one of the allowed words."""
     value = getattr(section, field)
     if value not in allowed:
-        hint = did_you_mean(value, allowed) or f"; needs one of {', '.join(allowed)}"
+        hint = did_you_mean(value, allowed, f"needs one of {', '.join(allowed)}")
         raise ValueError(f"{field}: {value!r} is not known{hint}")
 
 

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipelines.config.checks import did_you_mean
+from components.nearest import did_you_mean
 from pipelines.config.plain_words import keep_as_written
 from pipelines.config.schema import Values
 from pipelines.errors import ConfigError, PodiumError

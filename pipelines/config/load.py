@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipelines.config.checks import did_you_mean, shown
+from components.nearest import did_you_mean
+from pipelines.config.checks import shown
 from pipelines.config.experiment_file import file_label, find_experiment, parse_overrides, read_experiment, read_values
 from pipelines.config.modes import MODES
 from pipelines.config.schema import DEFAULT_CHOICES, SECTIONS, STEP_SECTIONS, STEPLESS_MODELS, Experiment, Values

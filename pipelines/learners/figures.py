@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.files.atomic import atomic_file
-from components.memory.byte_sizes import format_bytes
+from components.memory.byte_sizes import format_closely
 from components.memory.planner import PlanDecision
 from pipelines.competitions.competition import Competition
 
@@ -64,7 +64,7 @@ def draw_frontier(decision: PlanDecision, path: Path) -> Path:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     peaks = [point.peak for point in decision.frontier]
-    size, unit = (2**30, "GiB") if max(peaks) >= 2**30 else (2**20, "MiB")
+    size, unit = (10**9, "GB") if max(peaks) >= 10**9 else (10**6, "MB")
     chosen = decision.seconds * 1e3
     milliseconds = [point.seconds * 1e3 for point in decision.frontier]
     axes.plot([peak / size for peak in peaks], milliseconds, marker=".", label="fastest plans, forecast")
@@ -73,7 +73,7 @@ def draw_frontier(decision: PlanDecision, path: Path) -> Path:
         color="black",
         linewidth=1,
         linestyle="--",
-        label=f"budget {format_bytes(decision.budget)}",
+        label=f"budget {format_closely(decision.budget)}",
     )
     axes.plot(decision.forecast / size, chosen, "o", label="chosen, forecast")
     axes.plot(decision.measured / size, chosen, "x", color="black", label="chosen, measured")

@@ -1,7 +1,7 @@
 """A run within a memory budget: the plan that was chosen, in run.json, on the tracker, on the screen, drawn."""
 
 from components.memory.budget import BudgetKeeper, MemoryPlanner, PlannedModel, free_bytes
-from components.memory.byte_sizes import format_bytes, parse_bytes
+from components.memory.byte_sizes import format_closely, parse_bytes
 from components.memory.layer_costs import Batch
 from components.memory.measuring import tensor_bytes
 from components.memory.planner import PlanDecision
@@ -45,9 +45,9 @@ def keep_budget(loop: TrainingLoop, budget: str, run: RunDirectory, job: FoldJob
 
 def _record(decision: PlanDecision, run: RunDirectory, job: FoldJob) -> None:
     observer = job.observer
-    forecast, measured = format_bytes(decision.forecast), format_bytes(decision.measured)
+    forecast, measured = format_closely(decision.forecast), format_closely(decision.measured)
     observer.screen.say(
-        f"{job.name}  memory budget {format_bytes(decision.budget)}: {decision.plan}; forecast {forecast}, "
+        f"{job.name}  memory budget {format_closely(decision.budget)}: {decision.plan}; forecast {forecast}, "
         f"measured {measured}"
     )
     figure = draw_frontier(decision, run.figures / f"{job.name}_memory.png")

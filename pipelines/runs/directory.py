@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.files.atomic import atomic_file, write_json, write_text
 from components.files.digests import check_seal, read_object, sealed
+from components.memory.byte_sizes import format_bytes
 from pipelines.redaction import without_secrets
 from pipelines.runs.digests import (
     FILES,
@@ -293,6 +294,6 @@ def check_disk(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise PodiumError(
-            f"{folder}: {free / 2**20:.0f} MiB free, but this run may write {num_bytes / 2**20:.0f} MiB; free some "
+            f"{folder}: {format_bytes(free)} free, but this run may write {format_bytes(num_bytes)}; free some "
             "space (`podium runs prune` removes what finished runs no longer need) or choose another --root"
         )

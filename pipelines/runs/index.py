@@ -1,6 +1,5 @@
 """Finding runs again: what lies under runs/, which run an experiment's name means today, which one an id means."""
 
-import difflib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from components.files.digests import check_file, check_seal
 from components.files.json_lines import append_line, whole_lines
 from pipelines.runs.digests import FILES
 from pipelines.modes import REAL, name_mode, read_mode
+from components.nearest import did_you_mean
 from pipelines.errors import PodiumError
 
 # Clocks of two machines may differ so much without one of them being wrong.
@@ -122,9 +122,8 @@ def find_run(runs: Path, name: str, *, may_be_damaged: bool = False) -> RunRecor
         choices = ", ".join(f"{record.experiment}/{record.run}" for record in matching)
         raise PodiumError(f"run {name}: the id names several runs: write one of {choices}")
     if not matching:
-        near = difflib.get_close_matches(name, [record.run for record in records], n=1)
-        hint = f"did you mean {near[0]}?" if near else "`podium compare` lists the runs"
-        raise PodiumError(f"run {name}: no such run under {runs}; {hint}")
+        hint = did_you_mean(name, [record.run for record in records], "`podium compare` lists the runs")
+        raise PodiumError(f"run {name}: no such run under {runs}{hint}")
     return matching[0] if may_be_damaged else _sound(matching[0])
 
 
@@ -148,9 +147,8 @@ def newest_finished_run(runs: Path, experiment: str, *, mode: str = REAL) -> Run
         _sound(records[-1])
         raise PodiumError(f"experiment {experiment}: {_explain(records, experiment, mode)}")
     known = sorted({record.experiment for record in list_runs(runs)})
-    near = difflib.get_close_matches(experiment, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"run it first: make experiment EXP={experiment}"
-    raise PodiumError(f"experiment {experiment}: no runs under {runs}; {hint}")
+    hint = did_you_mean(experiment, known, f"run it first: make experiment EXP={experiment}")
+    raise PodiumError(f"experiment {experiment}: no runs under {runs}{hint}")
 
 
 def newest_unfinished_run(runs: Path, experiment: str) -> RunRecord:

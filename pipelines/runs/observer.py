@@ -21,7 +21,7 @@ from components.memory.host_memory import FreedMemory
 from pipelines.interruption import Interruption, handling
 from pipelines.tracking.tracker import Tracker
 from pipelines.runs.directory import peak_memory_bytes
-from pipelines.screen import progress_console, say
+from pipelines.screen import format_bytes, progress_console, say
 
 PLAIN_LINE_SECONDS = 15.0
 
@@ -89,10 +89,9 @@ class Screen:
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """The newest values of a training's curves."""
-        memory = peak_memory_bytes() / 2**30
         rate = metrics["train/steps_per_second"]
         lr = f"lr {metrics['train/lr']:.2e}  " if "train/lr" in metrics else ""
-        state = f"loss {metrics['train/loss']:.4f}  {lr}{rate:.1f} steps/s  {memory:.1f} GiB"
+        state = f"loss {metrics['train/loss']:.4f}  {lr}{rate:.1f} steps/s  {format_bytes(peak_memory_bytes())}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, state=state)
         elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS or step == self._num_steps:

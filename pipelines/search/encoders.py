@@ -10,10 +10,10 @@ from pathlib import Path
 
 from components.files.atomic import read_json
 from components.search.encoders import RECORD_FILE, SentenceEncoder
+from pipelines.config.sections.section import RUN_PREFIX
 from pipelines.errors import PodiumError
 from pipelines.workspace import Workspace
 
-RUN_PREFIX = "run:"
 RUNTIMES = ("onnx", "torch")
 # English news says in its first 160 tokens what it is about, and twice as many would take twice the time.
 MAX_LENGTH = 160

@@ -67,7 +67,7 @@ def test_a_memory_budget_chooses_a_plan_and_nothing_else(workspace, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit):
         podium(workspace, "train", "smoke/mt5_adafactor", *QUICK, "training.memory_budget=1kB")
-    assert "memory budget 0.0 MiB: the least that any plan needs is" in capsys.readouterr().err
+    assert "memory budget 1.000 kB: the least that any plan needs is" in capsys.readouterr().err
 
 
 def test_prediction_needs_the_run_directory_and_the_test_files_only(workspace, tmp_path, monkeypatch):

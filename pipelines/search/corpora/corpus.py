@@ -1,6 +1,5 @@
 """What search knows of a corpus, and the table of those there are."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,6 +7,7 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
+from components.nearest import did_you_mean
 from components.search.articles import Article
 from pipelines.errors import PodiumError
 
@@ -38,9 +38,8 @@ class Corpus:
 def load_corpus(name: str) -> Corpus:
     """The corpus of a name; a PodiumError for an unknown one."""
     if name not in CORPORA:
-        near = difflib.get_close_matches(name, CORPORA, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(CORPORA)}"
-        raise PodiumError(f"corpus {name!r}: no such corpus; {hint}")
+        hint = did_you_mean(name, CORPORA, f"choose one of {', '.join(CORPORA)}")
+        raise PodiumError(f"corpus {name!r}: no such corpus{hint}")
     corpus = import_module(f"pipelines.search.corpora.{name}").CORPUS
     assert isinstance(corpus, Corpus)
     return corpus

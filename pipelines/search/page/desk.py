@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
+from components.files.digests import file_digest
 from components.search.encoders import SentenceEncoder
 from components.search.index import RECORD_FILE, IndexRecord, SearchIndex, open_index
 from pipelines.errors import PodiumError
@@ -32,7 +32,7 @@ def list_served(workspace: Workspace) -> list[Served]:
 def content_of(folder: Path) -> str:
     """A hash of the index's record, which holds the digests of all its files."""
     try:
-        return sha256((folder / RECORD_FILE).read_bytes()).hexdigest()
+        return file_digest(folder / RECORD_FILE)
     except OSError:
         return "missing"
 

@@ -8,7 +8,7 @@ import torch
 from activation_stacks import build_bert
 
 from components.memory.budget import BudgetKeeper, MemoryPlanner, PlannedModel
-from components.memory.byte_sizes import format_bytes, parse_bytes
+from components.memory.byte_sizes import format_bytes, format_closely, parse_bytes
 from components.memory.measuring import Phase, measure_phases, without_collection
 from components.memory.plans import Treatment
 from components.memory.undoing import undone
@@ -32,7 +32,9 @@ def test_what_is_no_amount_of_memory(text):
 
 
 def test_amounts_are_written():
-    assert [format_bytes(3 * 2**29), format_bytes(2**20)] == ["1.50 GiB", "1.0 MiB"]
+    assert [format_bytes(3 * 10**9 // 2), format_bytes(2**20), format_bytes(None)] == ["1.5 GB", "1.0 MB", ""]
+    sizes = (1_234_567_890, 12_345_678, 999_449_999, 1_000)
+    assert [format_closely(size) for size in sizes] == ["1.235 GB", "12.35 MB", "999.4 MB", "1.000 kB"]
 
 
 def test_phases_counted_by_hand():
@@ -91,7 +93,7 @@ def test_choosing_leaves_no_trace_but_the_plan():
     model = planner.planned.model
     before = copy.deepcopy(model.state_dict()), torch.get_rng_state(), copy.deepcopy(planner.optimizer.state_dict())
     planner.budget = 0
-    with pytest.raises(ValueError, match=r"memory budget 0\.0 MiB: the least that any plan needs is \d+\.\d MiB"):
+    with pytest.raises(ValueError, match=r"memory budget \d+ B: the least that any plan needs is \d+\.\d+ MB"):
         planner.choose()
     planner.budget = planner.forecast("recompute*4").peak + 300_000
     decision = planner.choose()
