@@ -109,6 +109,8 @@ def scratch_folder(place: Path) -> Iterator[Path]:
     with _claimed(place, is_folder=True) as partial:
         try:
             yield partial
+        except OSError as error:
+            raise _refused(error, place.parent, partial) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

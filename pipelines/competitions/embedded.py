@@ -42,6 +42,7 @@ class EmbeddedTables:
 def write_tables(tables: EmbeddedTables, folders: PreparationFolders, *, source: str) -> None:
     """Write every file of a competition, each folder's manifest last, so that an interrupted run is no finished one.
 
+    Nothing that is there is touched before all is written beside it, for which the disk may be too full.
     `source` (package and version) stands in the manifests, which `sha256sum -c SHA256SUMS` can check.
     """
     shown: Files = {
@@ -52,10 +53,17 @@ def write_tables(tables: EmbeddedTables, folders: PreparationFolders, *, source:
     shown |= tables.arrays
     hidden: Files = {"solution.csv": tables.solution}
     hidden |= {f"baselines/{name}.csv": frame for name, frame in sorted(tables.baselines.items())}
-    for folder in (folders.data, folders.local_host):
-        (folder / MANIFEST).unlink(missing_ok=True)
-    _write_folder(folders.local_host, hidden, source)
-    _write_folder(folders.data, shown, source)
+    # On the same disks, from which files are moved into place.
+    with scratch_folder(folders.local_host / STAGING) as one, scratch_folder(folders.data / STAGING) as other:
+        staged = ((folders.local_host, hidden, one), (folders.data, shown, other))
+        for _, files, staging in staged:
+            _write_files(staging, files, source)
+        for folder, _, _ in staged:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for folder, files, staging in staged:
+            for name in (*files, MANIFEST):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (staging / name).replace(folder / name)
 
 
 def check_manifest(folder: Path) -> bool:
@@ -100,17 +108,12 @@ def usage_of(text: str) -> str:
     return "public" if hash_share(text, "usage") < PUBLIC_SHARE else "private"
 
 
-def _write_folder(folder: Path, files: Files, source: str) -> None:
-    # On the same disk, from which files are moved into place.
-    with scratch_folder(folder / STAGING) as staging:
-        for name, content in files.items():
-            (staging / name).parent.mkdir(exist_ok=True)
-            if isinstance(content, pd.DataFrame):
-                (staging / name).write_bytes(to_csv_text(content).encode())
-            else:
-                np.save(staging / name, content, allow_pickle=False)
-        digests = "".join(f"{file_digest(staging / name)}  {name}\n" for name in files)
-        (staging / MANIFEST).write_text(f"# from {source}\n{digests}", encoding="utf-8")
-        for name in (*files, MANIFEST):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(folder / name)
+def _write_files(folder: Path, files: Files, source: str) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if isinstance(content, pd.DataFrame):
+            (folder / name).write_bytes(to_csv_text(content).encode())
+        else:
+            np.save(folder / name, content, allow_pickle=False)
+    digests = "".join(f"{file_digest(folder / name)}  {name}\n" for name in files)
+    (folder / MANIFEST).write_text(f"# from {source}\n{digests}", encoding="utf-8")
