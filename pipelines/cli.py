@@ -91,6 +91,8 @@ def _end(error: BaseException) -> None:
 
 
 def _end_interrupted(error: BaseException, number: int, argv: Sequence[str] | None) -> NoReturn:
+    if os.environ.get("RANK", "0") != "0":
+        sys.exit(128 + number)  # of several processes the first one speaks
     words = shlex.join(["podium", *(sys.argv[1:] if argv is None else argv)])
     way_on = error.way_on if isinstance(error, Interruption) else ""
     _say_and_exit(f"interrupted; {way_on or f'start it again with: {words}'}", 128 + number)
