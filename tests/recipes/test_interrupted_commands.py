@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from podium_processes import PODIUM, only_run
+from podium_processes import PODIUM, only_run, wait_for_handlers
 
 from pipelines.cli import main
 from pipelines.learners.tables import TableLearner
@@ -20,17 +19,6 @@ LINEAR = ["train", "bbc_headlines_linear", "tracking.name=none", "folds.name=str
 def start(workspace, *words):
     command = [PODIUM, "--root", workspace.root, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_handlers(process):
-    """Until python has a handler for SIGHUP, which podium sets before it imports what a command needs."""
-    while True:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        caught = int(next(line.split()[1] for line in lines if line.startswith("SigCgt:")), 16)
-        if caught >> (signal.SIGHUP - 1) & 1:
-            return
-        assert process.poll() is None
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from project import ROOT, SUPPORT
@@ -55,3 +57,14 @@ def products(run):
     names = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
     kept = [name for name in names if name.name not in ("run.json", "uncommitted.diff") and "figures" not in name.parts]
     return {str(name): (run / name).read_bytes() for name in sorted(kept)}
+
+
+def wait_for_handlers(process):
+    """Until python has a handler for SIGHUP, which podium sets before it imports what a command needs."""
+    while True:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        caught = int(next(line.split()[1] for line in lines if line.startswith("SigCgt:")), 16)
+        if caught >> (signal.SIGHUP - 1) & 1:
+            return
+        assert process.poll() is None
+        time.sleep(0.01)
