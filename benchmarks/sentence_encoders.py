@@ -31,8 +31,7 @@ from components.search.evaluation import cut_title, known_item_metrics, rank_of
 from components.search.onnx_encoder import OnnxEncoder
 from components.search.onnx_export import WEIGHTS_FILE, WIDE_FILE, export_encoder
 from components.search.usem3_encoder import Usem3Encoder
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.index import newest_finished_run
+from pipelines.runs.run import Run
 from pipelines.search.corpora.chinese_news import load_evaluated
 from pipelines.workspace import Workspace
 
@@ -79,10 +78,10 @@ def main() -> None:
 
 def find_checkpoint(name: str) -> Path:
     if name.startswith("run:"):
-        run = newest_finished_run(Workspace(Path(__file__).parents[1]).runs, name.removeprefix("run:"))
-        return RunDirectory(run.folder).trained_checkpoints()[0]
+        run = Run.newest_finished(Workspace(Path(__file__).parents[1]).runs, name.removeprefix("run:"))
+        return Run(run.path).trained_checkpoints()[0]
     folder = Path(name)
-    return folder if (folder / WEIGHTS_FILE).is_file() else RunDirectory(folder).trained_checkpoints()[0]
+    return folder if (folder / WEIGHTS_FILE).is_file() else Run(folder).trained_checkpoints()[0]
 
 
 def open_checkpoint(label: str, checkpoint: Path, folder: Path) -> Contender:

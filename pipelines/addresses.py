@@ -21,6 +21,22 @@ class KernelName:
         owner, slug = names.source(text, "owner/slug").split("/")
         return cls(owner, slug)
 
+    @classmethod
+    def of_source(cls, text: object) -> Self:
+        """The dataset or kernel of a source, which may name its version: `owner/slug/3`. Raises ValueError."""
+        owner, slug, *_ = names.source(text, "owner/slug", "owner/slug/version").split("/")
+        return cls(owner, slug)
+
+    @property
+    def dataset_mount(self) -> str:
+        """Where Kaggle mounts it below /kaggle/input, if it is a dataset."""
+        return f"datasets/{self}"
+
+    @property
+    def output_mount(self) -> str:
+        """Where Kaggle mounts a kernel's output below /kaggle/input."""
+        return f"notebooks/{self}"
+
     def __str__(self) -> str:
         return f"{self.owner}/{self.slug}"
 

@@ -20,17 +20,11 @@ _WARNINGS = {
 }
 
 
-def read_mode(record: Mapping[str, object]) -> str:
-    """The mode that run.json says: REAL where `mode` is null or missing, as in records of before it was written.
-
-    Raises `PodiumError` for any other word: nobody knows what such a run is.
-    """
-    mode = record.get("mode")
-    if mode is None:
-        return REAL
-    if isinstance(mode, str) and mode in _NAMES:
-        return mode
-    raise PodiumError(f"mode: {mode!r}: no such mode; it is null, {SMOKE} or {OVERFIT}")
+def check_mode(value: object) -> str:
+    """SMOKE or OVERFIT, as records write it. Raises ValueError for any other value: nobody knows what such a run is."""
+    if isinstance(value, str) and value in _NAMES:
+        return value
+    raise ValueError(f"{value!r}: no such mode; it is null, {SMOKE} or {OVERFIT}")
 
 
 def name_mode(mode: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 MAX_NAME_BYTES = 255
@@ -44,6 +45,24 @@ def experiment(value: object) -> str:
     """A name, or several with / between them, as an experiment in a folder has it."""
     for part in place(value).split("/"):
         name(part)
+    return str(value)
+
+
+def data_file(value: object) -> str:
+    """A file of a competition's data, or a folder of images, which ends in "/"; "./" are images beside the tables."""
+    if value != "./":
+        place(value.removesuffix("/") if isinstance(value, str) else value)
+    return str(value)
+
+
+def moment(value: object) -> str:
+    """A time in ISO 8601 that says its zone, as 2026-11-21T12:00:00+00:00."""
+    try:
+        is_sound = isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ValueError(f"{shown(value)} is no time with a zone; needs one such as 2026-11-21T12:00:00+00:00")
     return str(value)
 
 

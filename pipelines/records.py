@@ -6,7 +6,6 @@ version added are passed over; a field at its default is not written.
 """
 
 import json
-from collections.abc import Hashable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from components.files.atomic import write_json
+from components.files.json_lines import whole_lines
 from pipelines import names
 from pipelines.addresses import KernelName, KernelVersion
 from pipelines.errors import PodiumError
@@ -24,8 +24,11 @@ Digest = Annotated[str, AfterValidator(names.digest)]
 Commit = Annotated[str, AfterValidator(names.commit)]
 Name = Annotated[str, AfterValidator(names.name)]
 Place = Annotated[str, AfterValidator(names.place)]
+Slug = Annotated[str, AfterValidator(names.slug)]
 ExperimentName = Annotated[str, AfterValidator(names.experiment)]
 Version = Annotated[str, AfterValidator(names.version)]
+DataFile = Annotated[str, AfterValidator(names.data_file)]
+Time = Annotated[str, AfterValidator(names.moment)]
 
 
 # pydantic's words for a type, and plainer ones.
@@ -52,8 +55,9 @@ class Record:
     @classmethod
     def parse(cls, text: str | bytes, place: object) -> Self:
         """The record that a JSON text holds. Raises DamagedRecord, which begins with `place`."""
+        kind: type = cls  # which mypy sees to be hashable
         try:
-            record: Self = _adapter(cls).validate_json(text, strict=True)
+            record: Self = _adapter(kind).validate_json(text, strict=True)
             return record
         except ValidationError as error:
             raise DamagedRecord(f"{place}: {_describe(error)}") from None
@@ -71,6 +75,19 @@ class Record:
         except OSError as error:
             raise DamagedRecord(f"{path}: unreadable ({error.strerror or error})") from None
         return cls.parse(content, path)
+
+    @classmethod
+    def read_lines(cls, path: Path) -> list[Self]:
+        """The records of a file of JSON lines; none where there is no file.
+
+        What follows the last line break was torn by a kill, and counts as not written unless it is whole. Raises
+        DamagedRecord, which names file, line and field.
+        """
+        try:
+            lines = whole_lines(path)
+        except OSError as error:
+            raise DamagedRecord(f"{path}: unreadable ({error.strerror or error})") from None
+        return [cls.parse(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)]
 
     def write(self, path: Path) -> None:
         """Write it as a file, whole or not at all. Raises OSError where the disk does not take it."""
@@ -90,8 +107,8 @@ class Record:
 
 
 @lru_cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)  # type: ignore[arg-type]  # a class is hashable, which mypy does not see
+def _adapter(kind: type["Record"]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _is_default(field: Field[Any], value: object) -> bool:
@@ -109,7 +126,7 @@ def _plain(value: object) -> object:
     if isinstance(value, KernelName | KernelVersion):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     assert not is_dataclass(value), f"{type(value).__name__} is in a record and is none"
@@ -120,7 +137,7 @@ def _describe(error: ValidationError) -> str:
     """The first field that is wrong, and how."""
     first = error.errors(include_url=False)[0]
     # A key of a mapping that is wrong is named by itself.
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    where = names.one_line(".".join(str(part) for part in first["loc"] if part != "[key]"))[: names.MAX_SHOWN]
     if first["type"] == "missing":
         return f"{where}: missing"
     if first["type"] == "json_invalid":

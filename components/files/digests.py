@@ -53,6 +53,13 @@ def check_seal(content: Mapping[str, Any], place: object, *, is_required: bool =
 
 def read_object(path: Path, *, is_required: bool = False) -> dict[str, Any]:
     """A JSON object whose seal is checked where there is one; a ValueError names a file that is damaged or missing."""
+    content = read_unsealed(path)
+    check_seal(content, path, is_required=is_required)
+    return content
+
+
+def read_unsealed(path: Path) -> dict[str, Any]:
+    """A JSON object without a look at its seal; a ValueError names a file that is damaged or missing."""
     if not path.exists():
         raise ValueError(f"{path}: missing")
     try:
@@ -61,7 +68,6 @@ def read_object(path: Path, *, is_required: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path}: unreadable (nested too deeply)") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged (holds no JSON object)")
-    check_seal(content, path, is_required=is_required)
     return content
 
 

@@ -52,12 +52,12 @@ def take_lock(path: Path, *, wait: bool) -> int | None:
         os.close(descriptor)  # whoever held it has removed the file meanwhile
 
 
-def release_lock(path: Path, descriptor: int) -> None:
-    """Give a lock up and remove its file, unless another file has taken the name."""
+def release_lock(path: Path, descriptor: int, *, remove: bool = True) -> None:
+    """Give a lock up and remove its file, unless another file has taken the name or the file is to stay."""
     if descriptor not in _held:
         return  # in a forked child it is closed already, and its number may be another file's
     with suppress(OSError):
-        if is_same_file(descriptor, path):
+        if remove and is_same_file(descriptor, path):
             path.unlink(missing_ok=True)
     _held.discard(descriptor)
     os.close(descriptor)

@@ -4,7 +4,6 @@ A metric that compares labels (qwk) scores values as grades, so that submissions
 and the highest grade.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,16 +13,14 @@ from pipelines.competitions.competition import Competition
 from pipelines.competitions.tasks import submits_grades
 from pipelines.errors import PodiumError
 
-ENTRY = "grades"
 
-
-def record_grades(competition: Competition, train: DataFrame) -> dict[str, object]:
-    """The entry of run.json, empty where no grades are submitted: those that the competition states, or train's.
+def find_grades(competition: Competition, train: DataFrame) -> tuple[int, int] | None:
+    """The lowest and the highest grade that the competition states, or train's; None where no grades are submitted.
 
     Raises `PodiumError` for a label that is no whole grade.
     """
     if not submits_grades(competition.task, competition.metric):
-        return {}
+        return None
     labels = train["label"].to_numpy(np.float64)
     fractions = np.flatnonzero(labels % 1 != 0)
     if len(fractions):
@@ -33,13 +30,11 @@ def record_grades(competition: Competition, train: DataFrame) -> dict[str, objec
             f"{train['id'].iloc[row]} is {labels[row]:g} ({len(fractions)} such rows); choose a metric of values, such "
             "as rmse"
         )
-    return {ENTRY: list(competition.grades or (int(labels.min()), int(labels.max())))}
+    return competition.grades or (int(labels.min()), int(labels.max()))
 
 
-def with_grades(competition: Competition, record: Mapping[str, object]) -> Competition:
+def with_grades(competition: Competition, recorded: tuple[int, int] | None) -> Competition:
     """The competition with the grades that a run recorded; as it is where there are none, as in older runs."""
-    recorded = record.get(ENTRY)
-    if not isinstance(recorded, list) or not submits_grades(competition.task, competition.metric):
+    if recorded is None or not submits_grades(competition.task, competition.metric):
         return competition
-    lowest, highest = (int(grade) for grade in recorded)
-    return replace(competition, grades=(lowest, highest))
+    return replace(competition, grades=recorded)

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,37 +19,56 @@ from typing import Any
 import pandas as pd
 
 from components.files.atomic import write_bytes, write_text
-from components.files.json_lines import locked_lines, whole_lines
+from components.files.json_lines import locked_lines
 from components.metrics.table import METRICS
+from pipelines.addresses import KernelVersion, RecordedVersion
 from pipelines.competitions.answers import answer_columns, answers_are_numbers
 from pipelines.competitions.competition import Competition
 from pipelines.competitions.submission_file import as_typed_like, check_frame, is_numeric
 from pipelines.errors import PodiumError
+from pipelines.records import DamagedRecord, Digest, Name, Record, Time
 
 Scores = Mapping[str, float]
 BOARD = "leaderboard.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardLine(Record):
+    """One submission on the board, by every metric of its competition. `kernel` is the version that wrote the file."""
+
+    ref: int
+    time: Time
+    run: Name
+    experiment: str = ""
+    description: str = ""
+    sha256: Digest
+    kernel: RecordedVersion | None = None
+    public: Scores
+    private: Scores
 
 
 @dataclass(frozen=True)
 class Receipt:
     """What a submission earned. `place` is its run's place among the `num_rows` rows of the leaderboard.
 
-    `public` and `private` map the competition's metric, then the extra ones, to scores; `private` is None unless it
-    was asked for. `same_as` is the ref of an earlier submission of the very same bytes. Where `is_former` nothing was
-    entered: the receipt is that of the earlier one, made at `time` by `run`.
+    `line` is the board's. `public` and `private` map the competition's metric, then the extra ones, to scores;
+    `private` is None unless it was asked for. `same_as` is the ref of an earlier submission of the very same bytes.
+    Where `is_former` nothing was entered: the receipt is that of the earlier one.
     """
 
-    ref: int
+    line: BoardLine
     public: Scores
     private: Scores | None
     place: int
     num_rows: int
     remaining_today: int
     same_as: int | None
-    run: str = ""
-    experiment: str = ""
-    time: str = ""
     is_former: bool = False
+
+    @property
+    def ref(self) -> int:
+        """The submission's number on this board."""
+        return self.line.ref
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ class LocalHost:
     def __init__(self, folder: Path, competition: Competition, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.folder = folder
         self.competition = competition
-        self._ledger = Ledger(folder, competition, clock)
+        self._board = Board(folder, competition, clock)
         self._solution, self._solution_digest = self._load_solution()
 
     def submit(
@@ -92,9 +111,9 @@ class LocalHost:
         description: str,
         reveal: bool = False,
         again: bool = True,
-        kernel: str | None = None,
+        kernel: KernelVersion | None = None,
     ) -> Receipt:
-        """Score a file, enter it into the ledger and keep a copy; without `again` not where its bytes stand there.
+        """Score a file, enter it on the board and keep a copy; without `again` not where its bytes stand there.
 
         `kernel` is the version that wrote it, where one did. Raises `PodiumError` when today's submissions are used up,
         for a file that does not fit the answers, and where the disk refuses; a refused file is not counted. Safe
@@ -102,23 +121,28 @@ class LocalHost:
         """
         content = _read_bytes(path)
         digest = hashlib.sha256(content).hexdigest()
-        entries = self._ledger.entries()
-        if not again and (former := self._find(entries, digest)) is not None:
-            return self._receipt(entries, reveal, of=former, is_former=True)
-        self._ledger.check_limit(entries)
+        lines = self._board.lines()
+        if not again and (former := self._find(lines, digest)) is not None:
+            return self._receipt(lines, reveal, of=former, is_former=True)
+        self._board.check_limit(lines)
         public, private = self._score(content, str(path))
-        facts = {"run": run, "experiment": experiment, "description": description, "sha256": digest}
-        facts |= {"kernel": kernel} if kernel else {}
-        known = None if again else digest
-        entries, is_former = self._ledger.add({**facts, "public": public, "private": private}, content, known=known)
-        return self._receipt(
-            entries, reveal, of=self._find(entries, digest) if is_former else None, is_former=is_former
+        new = BoardLine(
+            ref=0,  # the next one, once the board is locked; so is the time
+            time=utc_now().isoformat(timespec="seconds"),
+            run=run,
+            experiment=experiment,
+            description=description,
+            sha256=digest,
+            kernel=kernel,
+            public=public,
+            private=private,
         )
+        lines, is_former = self._board.add(new, content, known=None if again else digest)
+        return self._receipt(lines, reveal, of=self._find(lines, digest) if is_former else None, is_former=is_former)
 
     def receipt(self, ref: int) -> Receipt:
         """The receipt that a submission had when it was made."""
-        entries = [entry for entry in self._ledger.entries() if entry["ref"] <= ref]
-        return self._receipt(entries, False)
+        return self._receipt([line for line in self._board.lines() if line.ref <= ref], False)
 
     def baselines(self) -> list[LeaderboardRow]:
         """The baselines alone, best first."""
@@ -129,84 +153,66 @@ class LocalHost:
 
         A run stands there once, with its best submission; equal scores are ordered baselines first, then by time.
         """
-        return self._rank(self._ledger.entries(), reveal)
+        return self._rank(self._board.lines(), reveal)
 
     def remaining_today(self) -> int:
         """How many submissions are left until midnight UTC."""
-        return self._ledger.remaining(self._ledger.entries())
+        return self._board.remaining(self._board.lines())
 
     @staticmethod
-    def _find(entries: Sequence[dict[str, Any]], digest: str) -> dict[str, Any] | None:
+    def _find(lines: Sequence[BoardLine], digest: str) -> BoardLine | None:
         """The newest submission of these bytes."""
-        return next((entry for entry in reversed(entries) if entry["sha256"] == digest), None)
+        return next((line for line in reversed(lines) if line.sha256 == digest), None)
 
     def _receipt(
-        self,
-        entries: list[dict[str, Any]],
-        reveal: bool,
-        *,
-        of: dict[str, Any] | None = None,
-        is_former: bool = False,
+        self, lines: Sequence[BoardLine], reveal: bool, *, of: BoardLine | None = None, is_former: bool = False
     ) -> Receipt:
-        """The receipt of an entry, by default the last one."""
-        entry = of or entries[-1]
-        rows = self._rank(entries, reveal)
-        earlier = [other["ref"] for other in entries if other["sha256"] == entry["sha256"]]
-        scores = self._scores_of(entry)
+        """The receipt of a line, by default the last one."""
+        line = self._scored(of or lines[-1])
+        rows = self._rank(lines, reveal)
+        earlier = [other.ref for other in lines if other.sha256 == line.sha256]
         return Receipt(
-            ref=entry["ref"],
-            public=scores["public"],
-            private=scores["private"] if reveal else None,
-            place=next(row.place for row in rows if row.run == entry["run"]),
+            line=line,
+            public=line.public,
+            private=line.private if reveal else None,
+            place=next(row.place for row in rows if row.run == line.run),
             num_rows=len(rows),
-            remaining_today=self._ledger.remaining(entries),
+            remaining_today=self._board.remaining(lines),
             same_as=earlier[0] if len(earlier) > 1 else None,
-            run=entry["run"],
-            experiment=str(entry.get("experiment")),
-            time=entry["time"],
             is_former=is_former,
         )
 
-    def _scores_of(self, entry: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """Its scores as they stand; where the deciding metric was changed since, those of the copy that was kept.
+    def _scored(self, line: BoardLine) -> BoardLine:
+        """With its scores as they stand; where the deciding metric was changed since, those of the copy that was kept.
 
         A copy that is gone, or does not fit any more, has no score by the new metric.
         """
         metric = self.competition.metric
-        stored = {"public": dict(entry["public"]), "private": dict(entry["private"])}
-        if all(metric in scores for scores in stored.values()):
-            return stored
-        copy = self.folder / "submissions" / f"{entry['ref']:05d}.csv"
+        if metric in line.public and metric in line.private:
+            return line
+        copy = self.folder / "submissions" / f"{line.ref:05d}.csv"
         try:
             public, private = self._score(copy.read_bytes(), str(copy))
         except (OSError, PodiumError):
-            return {part: {metric: float("nan")} | scores for part, scores in stored.items()}
-        return {"public": public, "private": private}
+            none = {metric: float("nan")}
+            return replace(line, public=none | dict(line.public), private=none | dict(line.private))
+        return replace(line, public=public, private=private)
 
-    def _rank(self, entries: list[dict[str, Any]], reveal: bool) -> list[LeaderboardRow]:
-        part = "private" if reveal else "public"
-
-        def badness(row: Mapping[str, Any]) -> float:
-            score = float(row[part][self.competition.metric])
+    def _rank(self, lines: Sequence[BoardLine], reveal: bool) -> list[LeaderboardRow]:
+        def badness(row: LeaderboardRow) -> float:
+            score = float(((row.private if reveal else row.public) or {})[self.competition.metric])
             if score != score:  # a metric may be undefined on a part of the rows: such a row stands last
                 return float("inf")
             return -score if METRICS[self.competition.metric].greater_is_better else score
 
-        best: dict[str, dict[str, Any]] = {}
-        for entry in ({**entry, **self._scores_of(entry)} for entry in entries):
-            if entry["run"] not in best or badness(entry) < badness(best[entry["run"]]):
-                best[entry["run"]] = entry
+        best: dict[str, LeaderboardRow] = {}
+        for line in map(self._scored, lines):
+            row = LeaderboardRow(0, line.experiment, line.public, line.private, line.run, line.ref, line.time)
+            if line.run not in best or badness(row) < badness(best[line.run]):
+                best[line.run] = row
         candidates = sorted([*self._baselines(), *best.values()], key=badness)
         return [
-            LeaderboardRow(
-                place=place,
-                name=str(row.get("experiment", row.get("name"))),
-                public=row["public"],
-                private=row["private"] if reveal else None,
-                run=row.get("run"),
-                ref=row.get("ref"),
-                time=row.get("time"),
-            )
+            replace(row, place=place, private=row.private if reveal else None)
             for place, row in enumerate(candidates, start=1)
         ]
 
@@ -253,8 +259,8 @@ class LocalHost:
         numbers = {name: typed[name] for name in answers if has_numbers and is_numeric(typed[name])}
         return text.assign(**numbers), hashlib.sha256(content).hexdigest()
 
-    def _baselines(self) -> list[dict[str, Any]]:
-        """Scores of baselines/*.csv, by the code that scores runs; kept until file, answers or metrics change."""
+    def _baselines(self) -> list[LeaderboardRow]:
+        """Rows of baselines/*.csv, scored by the code that scores runs; kept until file, answers or metrics change."""
         cache_path = self.folder / "baselines.json"
         cache = _read_cache(cache_path)
         rows: dict[str, dict[str, Any]] = {}
@@ -271,13 +277,13 @@ class LocalHost:
             # It only saves time: a disk that does not take it costs nothing else.
             with suppress(OSError):
                 write_text(cache_path, json.dumps(rows, indent=1))
-        return [{"name": name} | row for name, row in rows.items()]
+        return [LeaderboardRow(0, name, row["public"], row["private"]) for name, row in rows.items()]
 
     def _metrics(self) -> tuple[str, ...]:
         return (self.competition.metric, *self.competition.extra_metrics)
 
 
-class Ledger:
+class Board:
     """Every submission ever made, one JSON line each, only ever appended to; and how many more today allows."""
 
     def __init__(self, folder: Path, competition: Competition, clock: Callable[[], datetime]) -> None:
@@ -286,19 +292,19 @@ class Ledger:
         self._competition = competition
         self._clock = clock
 
-    def entries(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[BoardLine]:
         """All submissions, oldest first; see `read_board`."""
         return read_board(self._folder)
 
-    def remaining(self, entries: Sequence[Mapping[str, Any]]) -> int:
+    def remaining(self, lines: Sequence[BoardLine]) -> int:
         """Submissions left until midnight UTC."""
         today = self._clock().date()
-        used = sum(datetime.fromisoformat(entry["time"]).date() == today for entry in entries)
+        used = sum(datetime.fromisoformat(line.time).date() == today for line in lines)
         return max(self._competition.daily_limit - used, 0)
 
-    def check_limit(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def check_limit(self, lines: Sequence[BoardLine]) -> None:
         """Raises `PodiumError`, with the time when the host opens again, when today's submissions are used up."""
-        if self.remaining(entries) > 0:
+        if self.remaining(lines) > 0:
             return
         now = self._clock()
         opens = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), tzinfo=UTC)
@@ -308,46 +314,40 @@ class Ledger:
             f"used; the host opens again at {opens:%Y-%m-%d %H:%M} UTC, in {minutes // 60} h {minutes % 60} min"
         )
 
-    def add(
-        self, facts: Mapping[str, Any], content: bytes, *, known: str | None = None
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Enter a submission under the next ref, now; return all entries, the new one last.
+    def add(self, new: BoardLine, content: bytes, *, known: str | None = None) -> tuple[list[BoardLine], bool]:
+        """Enter a submission under the next ref, now; return all lines, the new one last.
 
-        Counting today's entries and adding one happen under a lock, so two processes cannot share the last slot. The
-        file is copied before its line is written: the ledger never names a file that is not there. Where the sha256
-        `known` stands there by now nothing is entered, and True is returned beside the entries. Raises PodiumError,
+        Counting today's lines and adding one happen under a lock, so two processes cannot share the last slot. The
+        file is copied before its line is written: the board never names a file that is not there. Where the sha256
+        `known` stands there by now nothing is entered, and True is returned beside the lines. Raises PodiumError,
         with nothing entered, where the disk refuses.
         """
         try:
             with locked_lines(self._path) as append:
-                entries = self.entries()
-                if known is not None and any(entry["sha256"] == known for entry in entries):
-                    return entries, True
-                self.check_limit(entries)
-                ref = max((entry["ref"] for entry in entries), default=0) + 1
-                entry = {"ref": ref, "time": self._clock().isoformat(timespec="seconds"), **facts}
+                lines = self.lines()
+                if known is not None and any(line.sha256 == known for line in lines):
+                    return lines, True
+                self.check_limit(lines)
+                ref = max((line.ref for line in lines), default=0) + 1
+                new = replace(new, ref=ref, time=self._clock().isoformat(timespec="seconds"))
                 write_bytes(self._folder / "submissions" / f"{ref:05d}.csv", content)
-                append(json.dumps(entry, ensure_ascii=False))
+                append(new.line())
         except OSError as error:
             place = error.filename or self._path
             cure = "free some space or permissions and submit again"
             raise PodiumError(f"{place}: {error.strerror or error}; nothing was submitted; {cure}") from error
-        return [*entries, entry], False
+        return [*lines, new], False
 
 
-def read_board(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a host's board, oldest first. Raises `PodiumError` naming the line that is no submission.
+def read_board(folder: Path) -> list[BoardLine]:
+    """The lines of a host's board, oldest first. Raises DamagedRecord naming line and field of one that is damaged.
 
     A last line that a kill has torn counts as not written.
     """
-    entries = []
-    for number, line in enumerate(whole_lines(folder / BOARD), start=1):
-        entry = _as_entry(line)
-        if entry is None:
-            cure = "delete that line (its file stays under submissions/)"
-            raise PodiumError(f"{folder / BOARD}: line {number} is damaged: {cure}")
-        entries.append(entry)
-    return entries
+    try:
+        return BoardLine.read_lines(folder / BOARD)
+    except DamagedRecord as error:
+        raise DamagedRecord(f"{error}; delete that line (its file stays under submissions/)") from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -355,25 +355,6 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PodiumError(f"{path}: cannot be read ({error.strerror}); `make predict` writes it") from None
-
-
-def _as_entry(line: str) -> dict[str, Any] | None:
-    """A line of the board; None where it is none."""
-    try:
-        entry = json.loads(line)
-        datetime.fromisoformat(entry["time"])
-        is_sound = (
-            isinstance(entry["ref"], int)
-            and all(isinstance(entry[key], str) for key in ("run", "sha256"))
-            and all(_are_scores(entry[part]) for part in ("public", "private"))
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
-    return entry if is_sound else None
-
-
-def _are_scores(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(score, int | float) for score in value.values())
 
 
 def _read_cache(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.addresses import KernelVersion
 from pipelines.errors import PodiumError
 from pipelines.kaggle.datasets import KaggleDatasets
 from pipelines.kaggle.errors import SITE, KaggleError, Subject
@@ -188,7 +189,7 @@ class KaggleClient:
         return int(answer.ref)
 
     def submit_kernel(
-        self, slug: str, kernel: str, version: int, message: str, *, file_name: str = "submission.csv"
+        self, slug: str, version: KernelVersion, message: str, *, file_name: str = "submission.csv"
     ) -> int:
         """Submit a finished kernel version to a code competition and return the ref.
 
@@ -197,8 +198,8 @@ class KaggleClient:
         """
         request = self._types.ApiCreateCodeSubmissionRequest()
         request.competition_name, request.file_name, request.submission_description = slug, file_name, message
-        request.kernel_owner, request.kernel_slug = kernel.split("/")
-        request.kernel_version = version
+        request.kernel_owner, request.kernel_slug = version.kernel.owner, version.kernel.slug
+        request.kernel_version = version.version
         answer = self._submit(
             slug,
             message,

@@ -5,19 +5,20 @@ what is there and no file beside this checkout has to.
 """
 
 import contextlib
-import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.addresses import KernelName
 from pipelines.errors import PodiumError
 from pipelines.kaggle.errors import SITE, KaggleError, Subject, cure_of
+from pipelines.kaggle.metadata import DATASET_METADATA, DatasetMetadata
 from pipelines.kaggle.session import ClientError, KaggleSession, is_terminal
+from pipelines.records import DamagedRecord
 
-METADATA = "dataset-metadata.json"
 MAX_FILES = 50
 DEAD = ("FAILED", "DELETED")
 
@@ -26,7 +27,7 @@ DEAD = ("FAILED", "DELETED")
 class DatasetState:
     """A dataset's newest version: READY, FAILED, DELETED or on its way; `digest` is "" where nothing tells it."""
 
-    dataset: str
+    dataset: KernelName
     version: int
     status: str
     digest: str
@@ -43,10 +44,10 @@ class KaggleDatasets:
         self._types: Any = dataset_api_service
         self._blob_type: Any = ApiBlobType.DATASET
 
-    def current(self, dataset: str) -> DatasetState | None:
+    def current(self, dataset: KernelName) -> DatasetState | None:
         """The newest version; None for a dataset that does not exist yet (403 or 404)."""
         try:
-            return self._session.read(Subject("dataset", dataset), lambda: self._current(dataset))
+            return self._session.read(_subject(dataset), lambda: self._current(dataset))
         except KaggleError as error:
             if error.status in (403, 404):
                 return None
@@ -58,11 +59,11 @@ class KaggleDatasets:
         `before` is what `current` said. The version is not ready when this returns: see `wait_until_ready`.
         """
         metadata = _load_metadata(folder)
-        dataset = str(metadata["id"])
-        names = sorted(path.name for path in folder.iterdir() if path.name != METADATA)
+        dataset = metadata.id
+        names = sorted(path.name for path in folder.iterdir() if path.name != DATASET_METADATA)
         if len(names) > MAX_FILES or not names:
             raise PodiumError(f"{folder}: {len(names)} files; a dataset holds 1 to {MAX_FILES}")
-        notes = f"{metadata.get('description') or metadata['title']}\n\nsha256:{digest}"
+        notes = f"{metadata.description or metadata.title}\n\nsha256:{digest}"
         request, body = self._new_version(metadata, notes) if before else self._new_dataset(metadata, notes)
         self._upload_files(dataset, folder, names, digest, body)
         method: Callable[[Any], Callable[[Any], Any]] = (
@@ -76,14 +77,14 @@ class KaggleDatasets:
             now = self.current(dataset)
             return _LostAnswer() if now and now.version >= expected and now.digest == digest else None
 
-        answer = self._session.change(Subject("dataset", dataset), lambda: self._session.send(method, request), arrived)
+        answer = self._session.change(_subject(dataset), lambda: self._session.send(method, request), arrived)
         if answer.error or (answer.status or "").lower() != "ok":
             said = answer.error or f"status {answer.status or 'missing'}"
             cure = cure_of(said, "correct what it says and push again")
             raise KaggleError(f"{dataset}: Kaggle did not take the dataset: {said}; {cure}")
         return expected
 
-    def wait_until_ready(self, dataset: str, version: int, *, patience_seconds: float = 3600) -> None:
+    def wait_until_ready(self, dataset: KernelName, version: int, *, patience_seconds: float = 3600) -> None:
         """Return when that version can be mounted; a kernel pushed earlier would see the one before it.
 
         Raises `KaggleError` when its processing failed or does not end.
@@ -107,7 +108,7 @@ class KaggleDatasets:
             self._session.retries.sleep(self._session.retries.pause(number))
             number += 1
 
-    def _current(self, dataset: str) -> DatasetState:
+    def _current(self, dataset: KernelName) -> DatasetState:
         status = self._ask("get_dataset_status", self._types.ApiGetDatasetStatusRequest(), dataset).status
         found = self._ask("get_dataset", self._types.ApiGetDatasetRequest(), dataset)
         version = int(found.current_version_number or 0)
@@ -117,29 +118,36 @@ class KaggleDatasets:
         )
         return DatasetState(dataset, version, status.name, match.group(1) if match else "")
 
-    def _ask(self, method: str, request: Any, dataset: str) -> Any:  # noqa: ANN401 (the client's classes)
-        request.owner_slug, request.dataset_slug = dataset.split("/")
+    def _ask(self, method: str, request: Any, dataset: KernelName) -> Any:  # noqa: ANN401 (the client's classes)
+        request.owner_slug, request.dataset_slug = dataset.owner, dataset.slug
         return self._session.send(lambda kaggle: getattr(kaggle.datasets.dataset_api_client, method), request)
 
-    def _new_dataset(self, metadata: Mapping[str, Any], notes: str) -> tuple[Any, Any]:
+    def _new_dataset(self, metadata: DatasetMetadata, notes: str) -> tuple[Any, Any]:
         request = self._types.ApiCreateDatasetRequest()
-        request.owner_slug, request.slug = str(metadata["id"]).split("/")
-        request.title, request.license_name = metadata["title"], metadata["licenses"][0]["name"]
-        request.subtitle, request.description = metadata.get("subtitle"), notes
+        request.owner_slug, request.slug = metadata.id.owner, metadata.id.slug
+        request.title, request.license_name = metadata.title, metadata.licenses[0].name
+        request.subtitle, request.description = metadata.subtitle, notes
         request.is_private = True
         request.files = []
         return request, request
 
-    def _new_version(self, metadata: Mapping[str, Any], notes: str) -> tuple[Any, Any]:
+    def _new_version(self, metadata: DatasetMetadata, notes: str) -> tuple[Any, Any]:
         body = self._types.ApiCreateDatasetVersionRequestBody()
-        body.version_notes, body.description, body.subtitle = notes, notes, metadata.get("subtitle")
+        body.version_notes, body.description, body.subtitle = notes, notes, metadata.subtitle
         body.files = []
         request = self._types.ApiCreateDatasetVersionRequest()
-        request.owner_slug, request.dataset_slug = str(metadata["id"]).split("/")
+        request.owner_slug, request.dataset_slug = metadata.id.owner, metadata.id.slug
         request.body = body
         return request, body
 
-    def _upload_files(self, dataset: str, folder: Path, names: list[str], digest: str, body: Any) -> None:  # noqa: ANN401
+    def _upload_files(
+        self,
+        dataset: KernelName,
+        folder: Path,
+        names: list[str],
+        digest: str,
+        body: Any,  # noqa: ANN401
+    ) -> None:
         """Send the files and put their tokens into `body`.
 
         The client resumes an upload by the file's path, size and time; a build writes the same time into every file.
@@ -161,7 +169,7 @@ class KaggleDatasets:
                 )
 
         with contextlib.suppress(ClientError):  # up to 2.2.4 a file that did not arrive is left out in silence
-            self._session.read(Subject("dataset", dataset), upload, is_progress_shown=True)
+            self._session.read(_subject(dataset), upload, is_progress_shown=True)
         if len(body.files) != len(names):
             raise KaggleError(f"{dataset}: {len(body.files)} of {len(names)} files arrived; push again")
         for name in names:
@@ -177,14 +185,15 @@ class _LostAnswer:
     error: str = ""
 
 
-def _load_metadata(folder: Path) -> Mapping[str, Any]:
-    path = folder / METADATA
+def _subject(dataset: KernelName) -> Subject:
+    return Subject("dataset", str(dataset))
+
+
+def _load_metadata(folder: Path) -> DatasetMetadata:
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(metadata, dict)
-        missing = [key for key in ("id", "title", "licenses") if not metadata.get(key)]
-    except (OSError, ValueError) as error:
-        raise PodiumError(f"{path}: cannot be read ({error}); `podium kernel build` writes it") from None
-    if missing:
-        raise PodiumError(f"{path}: {', '.join(missing)} is missing; `podium kernel build` writes it")
+        metadata = DatasetMetadata.read(folder / DATASET_METADATA)
+        if not metadata.licenses:
+            raise DamagedRecord(f"{folder / DATASET_METADATA}: licenses: names none")
+    except DamagedRecord as error:
+        raise PodiumError(f"{error}; `podium kernel build` writes it") from None
     return metadata

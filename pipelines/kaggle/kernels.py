@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,13 +17,34 @@ import requests
 from requests import RequestException, Response
 
 from components.files.atomic import atomic_file
+from pipelines.addresses import KernelName, KernelVersion
 from pipelines.kaggle.errors import SITE, DamagedDownload, KaggleError, Subject, cure_of, explain
+from pipelines.kaggle.metadata import KERNEL_METADATA, KernelMetadata
 from pipelines.kaggle.session import TIMEOUT, KaggleSession
 
 PAGE_SIZE = 200
-FINISHED, FAILED = ("COMPLETE",), ("ERROR", "CANCEL_ACKNOWLEDGED")
 SOURCES = ("dataset", "competition", "kernel", "model")
 CHUNK = 1 << 20
+
+
+class KernelStatus(StrEnum):
+    """How a version fares, in Kaggle's words."""
+
+    NEW_SCRIPT = "NEW_SCRIPT"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCEL_REQUESTED = "CANCEL_REQUESTED"
+    COMPLETE = "COMPLETE"
+    ERROR = "ERROR"
+    CANCEL_ACKNOWLEDGED = "CANCEL_ACKNOWLEDGED"
+
+    @property
+    def has_failed(self) -> bool:
+        return self in (KernelStatus.ERROR, KernelStatus.CANCEL_ACKNOWLEDGED)
+
+    @property
+    def is_over(self) -> bool:
+        return self is KernelStatus.COMPLETE or self.has_failed
 
 
 @dataclass(frozen=True)
@@ -32,7 +54,7 @@ class SavedKernel:
     `kind` is notebook or script, "" where Kaggle does not say.
     """
 
-    kernel: str
+    kernel: KernelName
     version: int
     source: str
     sources: Mapping[str, frozenset[str]]
@@ -41,14 +63,14 @@ class SavedKernel:
 
 @dataclass(frozen=True)
 class KernelState:
-    """QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED or CANCEL_ACKNOWLEDGED, and Kaggle's words about a failure."""
+    """How a version fares, and Kaggle's words about a failure."""
 
-    status: str
+    status: KernelStatus
     message: str = ""
 
     @property
     def is_over(self) -> bool:
-        return self.status in (*FINISHED, *FAILED)
+        return self.status.is_over
 
 
 @dataclass(frozen=True)
@@ -78,24 +100,24 @@ class KaggleKernels:
         self._session = session
         self._types: Any = kernels_api_service
 
-    def current(self, kernel: str) -> SavedKernel | None:
+    def current(self, kernel: KernelName) -> SavedKernel | None:
         """The newest version; None for a kernel that does not exist yet (403 or 404)."""
         try:
-            return self._session.read(Subject("kernel", kernel), lambda: self._current(kernel))
+            return self._session.read(_subject(kernel), lambda: self._current(kernel))
         except KaggleError as error:
             if error.status in (403, 404):
                 return None
             raise
 
-    def push(self, folder: Path, before: SavedKernel | None, *, timeout_seconds: int | None = None) -> int:
-        """Save the kernel of a folder (kernel-metadata.json and its code) as a new version, which runs; its number.
+    def push(self, folder: Path, before: SavedKernel | None, *, timeout_seconds: int | None = None) -> KernelVersion:
+        """Save the kernel of a folder (kernel-metadata.json and its code) as a new version, which runs.
 
         `before` is what `current` said. A lost answer is not answered by a second version: the first is looked for.
         Raises `KaggleError` for what Kaggle refuses, and for a version that runs without one of its sources.
         """
-        metadata = json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8"))
-        kernel, code = metadata["id"], (folder / metadata["code_file"]).read_text(encoding="utf-8")
-        subject = Subject("kernel", kernel)
+        metadata = KernelMetadata.read(folder / KERNEL_METADATA)
+        kernel, code = metadata.id, (folder / metadata.code_file).read_text(encoding="utf-8")
+        subject = _subject(kernel)
         timeout = None if timeout_seconds is None else str(timeout_seconds)
 
         def arrived() -> Any:  # noqa: ANN401 (the client's answer, or what stands for it)
@@ -113,43 +135,44 @@ class KaggleKernels:
             number = self._session.read(subject, lambda: self._arrived(kernel, before, code)) or 0
         if not number:
             raise KaggleError(f"{kernel}: Kaggle names no version it saved; look at {_page(kernel)} and push again")
-        self._check_sources(kernel, number, answer, metadata)
-        return number
+        self._check_sources(metadata, number, answer)
+        return KernelVersion(kernel, number)
 
-    def status(self, kernel: str, version: int) -> KernelState:
+    def status(self, version: KernelVersion) -> KernelState:
         """How a version fares. Raises `KaggleError` (403, 404) for one that Kaggle does not know."""
-        request = self._request("ApiGetKernelSessionStatusRequest", kernel, version)
-        answer = self._ask(kernel, lambda client: client.get_kernel_session_status, request)
-        return KernelState(answer.status.name, " ".join((answer.failure_message or "").split()))
+        request = self._request("ApiGetKernelSessionStatusRequest", version.kernel, version.version)
+        answer = self._ask(version.kernel, lambda client: client.get_kernel_session_status, request)
+        return KernelState(KernelStatus(answer.status.name), " ".join((answer.failure_message or "").split()))
 
-    def log(self, kernel: str, version: int) -> list[LogLine]:
+    def log(self, version: KernelVersion) -> list[LogLine]:
         """All that a finished version wrote; empty while it runs."""
-        request = self._request("ApiListKernelSessionOutputRequest", kernel, version)
+        request = self._request("ApiListKernelSessionOutputRequest", version.kernel, version.version)
         request.page_size = 1
-        return _parse_log(self._ask(kernel, lambda client: client.list_kernel_session_output, request).log or "")
+        answer = self._ask(version.kernel, lambda client: client.list_kernel_session_output, request)
+        return _parse_log(answer.log or "")
 
-    def follow_log(self, kernel: str, version: int) -> Iterator[LogLine]:
+    def follow_log(self, version: KernelVersion) -> Iterator[LogLine]:
         """What a running version writes, from its beginning, as it comes; ends with the run or with the connection.
 
         Raises `KaggleError` where there is no stream to be had.
         """
-        owner, slug = kernel.split("/")
         with self._session.http() as (http, address):
-            url = f"{address}/kernels/logs/stream/{owner}/{slug}"
+            url, label = f"{address}/kernels/logs/stream/{version.kernel}", {"versionLabel": f"v{version.version}"}
             headers = {"Accept": "text/event-stream, */*"}
             try:
-                with http.get(url, params={"versionLabel": f"v{version}"}, headers=headers, stream=True) as answer:
+                with http.get(url, params=label, headers=headers, stream=True) as answer:
                     answer.raise_for_status()
                     yield from _read_stream(answer)
             except RequestException as error:
-                raise explain(error, Subject("kernel", kernel)) from None
+                raise explain(error, _subject(version.kernel)) from None
 
-    def download_output(self, kernel: str, version: int, folder: Path) -> list[OutputFile]:
+    def download_output(self, version: KernelVersion, folder: Path) -> list[OutputFile]:
         """Fetch all files that a version left into `folder`, sorted by name.
 
         Each is held against the length and the MD5 that come with it, and fetched again where it arrived short.
         """
-        request = self._request("ApiListKernelSessionOutputRequest", kernel, version)
+        kernel = version.kernel
+        request = self._request("ApiListKernelSessionOutputRequest", kernel, version.version)
         request.page_size = PAGE_SIZE
         files = []
         while True:
@@ -160,7 +183,7 @@ class KaggleKernels:
                 return sorted(files, key=lambda file: file.name)
             request.page_token = page.next_page_token
 
-    def _current(self, kernel: str) -> SavedKernel:
+    def _current(self, kernel: KernelName) -> SavedKernel:
         answer = self._session.send(
             lambda kaggle: kaggle.kernels.kernels_api_client.get_kernel, self._request("ApiGetKernelRequest", kernel)
         )
@@ -169,12 +192,12 @@ class KaggleKernels:
         number, kind = int(metadata.current_version_number or 0), metadata.kernel_type or ""
         return SavedKernel(kernel, number, answer.blob.source or "", sources, kind)
 
-    def _arrived(self, kernel: str, before: SavedKernel | None, code: str) -> int | None:
+    def _arrived(self, kernel: KernelName, before: SavedKernel | None, code: str) -> int | None:
         """The version that a lost answer was about; None where none was saved."""
         try:
             now = self._current(kernel)
         except RequestException as error:
-            if explain(error, Subject("kernel", kernel)).status in (403, 404):
+            if explain(error, _subject(kernel)).status in (403, 404):
                 return None
             raise
         if not now.version and is_same_code(now.source, code) and not (before and is_same_code(before.source, code)):
@@ -188,9 +211,9 @@ class KaggleKernels:
             )
         return now.version
 
-    def _check_sources(self, kernel: str, number: int, answer: Any, metadata: Mapping[str, Any]) -> None:  # noqa: ANN401
+    def _check_sources(self, metadata: KernelMetadata, number: int, answer: Any) -> None:  # noqa: ANN401
         if isinstance(answer, _LostAnswer):
-            current = self.current(kernel)
+            current = self.current(metadata.id)
             mounted = current.sources if current and current.version == number else {}
             missing = missing_sources(metadata, mounted)
         else:
@@ -199,24 +222,24 @@ class KaggleKernels:
             return
         named = "; ".join(f"{kind} {', '.join(names)}" for kind, names in missing.items() if names)
         raise KaggleError(
-            f"{kernel}: version {number} was saved but runs without a source that Kaggle does not find or does not let "
-            f"you use: {named}; compare the name with its page, accept a competition's rules, and push again"
+            f"{metadata.id}: version {number} was saved but runs without a source that Kaggle does not find or does "
+            f"not let you use: {named}; compare the name with its page, accept a competition's rules, and push again"
         )
 
-    def _request(self, name: str, kernel: str, version: int | None = None) -> Any:  # noqa: ANN401
+    def _request(self, name: str, kernel: KernelName, version: int | None = None) -> Any:  # noqa: ANN401
         request = getattr(self._types, name)()
-        request.user_name, request.kernel_slug = kernel.split("/")
+        request.user_name, request.kernel_slug = kernel.owner, kernel.slug
         if version is not None:
             request.version_label = f"v{version}"
         return request
 
-    def _ask(self, kernel: str, method: Callable[[Any], Callable[[Any], Any]], request: object) -> Any:  # noqa: ANN401
+    def _ask(self, kernel: KernelName, method: Callable[[Any], Callable[[Any], Any]], request: object) -> Any:  # noqa: ANN401
         return self._session.read(
-            Subject("kernel", kernel),
+            _subject(kernel),
             lambda: self._session.send(lambda kaggle: method(kaggle.kernels.kernels_api_client), request),
         )
 
-    def _download(self, kernel: str, name: str, url: str, folder: Path) -> OutputFile:
+    def _download(self, kernel: KernelName, name: str, url: str, folder: Path) -> OutputFile:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise KaggleError(f"{kernel}: the output file {name} would leave its folder; delete it in the kernel")
@@ -247,15 +270,11 @@ def _cells(source: str) -> object:
         return source.strip()
 
 
-def missing_sources(metadata: Mapping[str, Any], mounted: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
+def missing_sources(metadata: KernelMetadata, mounted: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
     """What of kernel-metadata.json's sources a saved version lacks, by kind."""
     return {
-        kind: [
-            name
-            for name in metadata.get(f"{kind}_sources") or ()
-            if not any(_is_same_source(name, other) for other in mounted.get(kind, ()))
-        ]
-        for kind in SOURCES
+        kind: [name for name in names if not any(_is_same_source(name, other) for other in mounted.get(kind, ()))]
+        for kind, names in metadata.sources.items()
     }
 
 
@@ -270,7 +289,11 @@ def _push_cure(error: str) -> str:
     return cure_of(error, "correct what it says and push again; no version was saved")
 
 
-def _page(kernel: str) -> str:
+def _subject(kernel: KernelName) -> Subject:
+    return Subject("kernel", str(kernel))
+
+
+def _page(kernel: KernelName) -> str:
     return f"{SITE}/code/{kernel}"
 
 

@@ -2,24 +2,13 @@
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from pipelines.addresses import KernelVersion
 from pipelines.errors import PodiumError
 from pipelines.kaggle.client import KaggleClient, KaggleSubmission
 from pipelines.kaggle.errors import SITE, KaggleError, saying_of
 from pipelines.kaggle.retries import NUM_LOOKS
-
-
-@dataclass(frozen=True)
-class KernelOffer:
-    """A kernel's version whose output is submitted: `owner/slug` and a number."""
-
-    kernel: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.kernel}/{self.version}"
 
 
 def check_limit(client: KaggleClient, slug: str) -> None:
@@ -35,7 +24,7 @@ def check_limit(client: KaggleClient, slug: str) -> None:
     raise PodiumError(f"{slug}: all submissions of today ({limits.num_today}) are used; {cure}")
 
 
-def check_form(client: KaggleClient, slug: str, offer: KernelOffer | None) -> bool:
+def check_form(client: KaggleClient, slug: str, offer: KernelVersion | None) -> bool:
     """Whether kernels are submitted here rather than files; `PodiumError` where one is needed and none is offered."""
     is_code_competition = client.rules(slug).is_code_competition
     if is_code_competition and offer is None:
@@ -46,18 +35,17 @@ def check_form(client: KaggleClient, slug: str, offer: KernelOffer | None) -> bo
     return is_code_competition
 
 
-def send_kernel(client: KaggleClient, slug: str, offer: KernelOffer, description: str) -> int:
+def send_kernel(client: KaggleClient, slug: str, offer: KernelVersion, description: str) -> int:
     """Submit a version and return the ref. A refusal says which button does the same, and how its score is recorded."""
     try:
-        return client.submit_kernel(slug, offer.kernel, offer.version, description)
+        return client.submit_kernel(slug, offer, description)
     except KaggleError as error:
         if error.status != 403:
             raise
-        name = offer.kernel.split("/")[-1]
         raise KaggleError(
             f"{slug}: Kaggle takes no submission of {offer.kernel} by its API ({str(error).split('; ')[0]}); open "
             f"{SITE}/code/{offer.kernel}, choose Version {offer.version}, press Submit to Competition, and record what "
-            f"it scores: podium submit --kernel {name} --version {offer.version} --ref REF --record SCORE",
+            f"it scores: podium submit --kernel {offer.kernel.slug} --version {offer.version} --ref REF --record SCORE",
             403,
         ) from None
 

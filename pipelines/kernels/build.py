@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from components.files.atomic import atomic_folder
 from components.files.digests import file_digest
 from components.files.linking import link_or_copy
+from pipelines.addresses import KernelName
 from pipelines.competitions.competition import Competition
 from pipelines.competitions.embedded import check_manifest, read_manifest
 from pipelines.competitions.loading import load_competition
@@ -20,33 +20,27 @@ from pipelines.config.load import load_experiment, load_run_config, resolve_yaml
 from pipelines.config.schema import Experiment
 from pipelines.config.sections.section import starts_from_run
 from pipelines.errors import PodiumError
+from pipelines.kaggle.metadata import DATASET_METADATA, KERNEL_METADATA, DatasetMetadata, Licence
 from pipelines.kernels import source_bundle
-from pipelines.kernels.built_kernel import (
-    DATASET_METADATA,
-    MANIFEST,
-    METADATA,
-    BuiltKernel,
-    find_owner,
-    load_built_kernel,
-)
+from pipelines.kernels.built_kernel import BuiltKernel, find_owner, load_built_kernel
 from pipelines.kernels.kernel_file import KernelFile, kernel_words, load_kernel_file
+from pipelines.kernels.kinds import KernelMode
+from pipelines.kernels.manifest import MANIFEST, BuildFlags, BuiltDataset, Manifest
 from pipelines.kernels.notebook import EMBEDDED, IN_DATASET, render_metadata, render_notebook
 from pipelines.kernels.packed_run import pack_run
-from pipelines.kernels.session import FOLDS, PLAN, RUN
+from pipelines.kernels.plan import FOLDS, PLAN, RUN, PlacedFile, Plan, WeightsInput, WheelsInput
 from pipelines.kernels.wheels import obtain_wheels
-from pipelines.modes import OVERFIT, REAL, SMOKE, read_mode, warn_of_mode
+from pipelines.modes import OVERFIT, REAL, SMOKE, warn_of_mode
+from pipelines.records import Record
 from pipelines.runs import digests as run_digests
-from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fold_file import hash_folds, obtain_folds
 from pipelines.runs.folds import check_finished
-from pipelines.runs.index import find_run, newest_finished_run
-from pipelines.runs.source_state import hash_source
+from pipelines.runs.run import Run
+from pipelines.runs.source.state import hash_source
 from pipelines.screen import format_bytes, format_score
 from pipelines.workspace import Workspace
 
 FORMAT = 1
-# Kaggle refuses a source of 1 MB; the client may write it a little longer than it is here.
-MAX_SOURCE_BYTES = 950_000
 # Files up to this size travel in the notebook, so that they are pinned by it.
 SMALL_BYTES = 16_000
 
@@ -63,6 +57,9 @@ class Dataset:
     def digests(self) -> dict[str, str]:
         return {name: _digest(content) for name, content in sorted(self.files.items())}
 
+    def describe(self) -> BuiltDataset:
+        return BuiltDataset(slug=self.slug, kind=self.kind, files=self.digests(), paths=dict(self.paths))
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -70,20 +67,16 @@ class Subject:
 
     experiment: Experiment
     competition: Competition
-    run: RunDirectory | None
+    run: Run | None
     folds: Sequence[int]
     folds_sha256: str
     source_sha256: str = field(default_factory=hash_source)
     training_mode: str = REAL
 
     @property
-    def record(self) -> dict[str, Any]:
-        return {} if self.run is None else self.run.read_record()
-
-    @property
     def run_mode(self) -> str:
         """Of the run that is packed, or of the one that the kernel will train."""
-        return self.training_mode if self.run is None else read_mode(self.record)
+        return self.training_mode if self.run is None else self.run.mode
 
 
 def build(
@@ -96,12 +89,12 @@ def build(
     an experiment's name alone never means. Raises PodiumError naming what is missing, with nothing half-written.
     """
     file = load_kernel_file(workspace, slug)
-    if resume and file.mode != "train":
+    if resume and file.mode is not KernelMode.TRAIN:
         raise PodiumError(f"{slug}: --resume is for a kernel that trains; this one predicts")
-    kernel = f"{find_owner(file.owner)}/{slug}"
+    kernel = KernelName(find_owner(file.owner), slug)
     subject = (
         _find_run(workspace, file, run, mode or REAL)
-        if file.mode == "predict"
+        if file.mode is KernelMode.PREDICT
         else _load_training(workspace, file, run, mode)
     )
     weights = None if subject.run is None else _weights(slug, subject.run)
@@ -115,14 +108,14 @@ def build(
         file,
         kernel=kernel,
         code_file=f"{slug}.ipynb",
-        datasets=[f"{kernel.split('/')[0]}/{dataset.slug}" for dataset in datasets],
+        datasets=[_named(kernel, dataset) for dataset in datasets],
         competitions=[] if data is not None else [subject.competition.kaggle_slug],
         kernels=[kernel] if resume else [],
     )
-    texts = {f"{slug}.ipynb": notebook, METADATA: json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"}
-    flags = {"resume": resume, "mode": mode if file.mode == "train" else None}
+    texts = {f"{slug}.ipynb": notebook, KERNEL_METADATA: _pretty(metadata)}
+    flags = BuildFlags(resume=resume, mode=mode if file.mode is KernelMode.TRAIN else None)
     manifest = _manifest(kernel, file, subject, texts, datasets, flags)
-    _write(workspace, kernel, texts | {MANIFEST: manifest}, datasets)
+    _write(workspace, kernel, texts | {MANIFEST: _pretty(manifest)}, datasets)
     built = load_built_kernel(workspace, slug)
     _report(built, subject)
     return built
@@ -133,16 +126,15 @@ def build(
 
 def _find_run(workspace: Workspace, file: KernelFile, run: str | None, mode: str) -> Subject:
     name = run or file.run
-    record = find_run(workspace.runs, name) if name else newest_finished_run(workspace.runs, _word(file), mode=mode)
-    check_finished(record)
-    if run is None and file.experiment and record.experiment != _word(file):
-        raise PodiumError(f"{record.folder}: a run of {record.experiment}, where kernel.yaml says {_word(file)}")
-    directory = RunDirectory(record.folder)
-    directory.check_prediction_files()
-    run_digests.check_run_file(directory.path, record.manifest, directory.folds.name)
-    folds = [int(line.rsplit(",", 1)[1]) for line in directory.folds.read_text(encoding="utf-8").splitlines()[1:]]
-    digest = str(directory.read_record()["folds_sha256"])
-    return Subject(load_run_config(record.folder), load_competition(record.competition), directory, folds, digest)
+    chosen = Run.find(workspace.runs, name) if name else Run.newest_finished(workspace.runs, _word(file), mode=mode)
+    check_finished(chosen)
+    if run is None and file.experiment and chosen.experiment != _word(file):
+        raise PodiumError(f"{chosen.path}: a run of {chosen.experiment}, where kernel.yaml says {_word(file)}")
+    chosen.check_prediction_files()
+    run_digests.check_run_file(chosen.path, chosen.record, chosen.folds_file.name)
+    folds = [int(line.rsplit(",", 1)[1]) for line in chosen.folds_file.read_text(encoding="utf-8").splitlines()[1:]]
+    digest = str(chosen.record.folds_sha256)
+    return Subject(load_run_config(chosen.path), load_competition(chosen.competition), chosen, folds, digest)
 
 
 def _word(file: KernelFile) -> str:
@@ -197,14 +189,14 @@ def _check_checkpoint(file: KernelFile, experiment: str, checkpoint: str | None)
 # -- datasets --------------------------------------------------------------------------------------------------------
 
 
-def _weights(slug: str, run: RunDirectory) -> Dataset:
+def _weights(slug: str, run: Run) -> Dataset:
     """Checkpoints and vocabulary, flat: Kaggle's client leaves sub-folders out."""
     paths = {_flat(path, run): path for path in run.prediction_files() if not _is_small(path)}
     places = {name: path.relative_to(run.path).as_posix() for name, path in paths.items()}
     return Dataset(f"{slug}-weights", "weights", paths, places)
 
 
-def _flat(path: Path, run: RunDirectory) -> str:
+def _flat(path: Path, run: Run) -> str:
     return path.relative_to(run.path).as_posix().replace("/", "__")
 
 
@@ -234,45 +226,52 @@ def _wheels(workspace: Workspace, slug: str, file: KernelFile) -> Dataset | None
 # -- what is written -------------------------------------------------------------------------------------------------
 
 
+def _named(kernel: KernelName, dataset: Dataset) -> KernelName:
+    """A dataset is its kernel's owner's."""
+    return KernelName(kernel.owner, dataset.slug)
+
+
 def _plan(
-    kernel: str,
+    kernel: KernelName,
     file: KernelFile,
     subject: Subject,
     weights: Dataset | None,
     data: Dataset | None,
     wheels: Dataset | None,
-) -> dict[str, Any]:
+) -> Plan:
     """What `pipelines.kernels.session` carries out."""
-    owner = kernel.split("/")[0]
-    slug = subject.competition.kaggle_slug
-    return {
-        "format": FORMAT,
-        "kernel": kernel,
-        "mode": file.mode,
-        "competition": subject.competition.name,
-        "experiment": subject.experiment.name,
-        "run": subject.run.path.name if subject.run else None,
-        "data": f"datasets/{owner}/{data.slug}" if data else f"competitions/{slug}",
-        "weights": weights and {"mount": f"datasets/{owner}/{weights.slug}", "files": _placed(weights)},
-        "wheels": wheels and {"mount": f"datasets/{owner}/{wheels.slug}", "files": sorted(wheels.files)},
+
+    def mount(dataset: Dataset) -> str:
+        return _named(kernel, dataset).dataset_mount
+
+    return Plan(
+        format=FORMAT,
+        kernel=kernel,
+        mode=file.mode,
+        competition=subject.competition.name,
+        experiment=subject.experiment.name,
+        run=subject.run.path.name if subject.run else None,
+        data=mount(data) if data else f"competitions/{subject.competition.kaggle_slug}",
+        weights=WeightsInput(mount=mount(weights), files=_placed(weights)) if weights else None,
+        wheels=WheelsInput(mount=mount(wheels), files=tuple(sorted(wheels.files))) if wheels else None,
         # Its own output is there only where it was attached.
-        "resume_from": [f"notebooks/{source}" for source in (kernel, *file.kernel_sources)],
-        "folds_sha256": subject.folds_sha256,
-        "source_sha256": subject.source_sha256,
-        "accelerator": file.accelerator,
-        "accelerator_kind": file.kind,
-        "train_seconds": 3600 * file.time_limit_hours - 60 * file.reserve_minutes,
-        "run_mode": SMOKE if subject.training_mode == SMOKE else None,
-    }
+        resume_from=(kernel.output_mount, *(f"notebooks/{source}" for source in file.kernel_sources)),
+        folds_sha256=subject.folds_sha256,
+        source_sha256=subject.source_sha256,
+        accelerator=file.accelerator,
+        accelerator_kind=file.kind,
+        train_seconds=3600 * file.time_limit_hours - 60 * file.reserve_minutes,
+        run_mode=SMOKE if subject.training_mode == SMOKE else None,
+    )
 
 
-def _placed(weights: Dataset) -> dict[str, dict[str, str]]:
-    return {name: {"path": weights.paths[name], "sha256": digest} for name, digest in weights.digests().items()}
+def _placed(weights: Dataset) -> dict[str, PlacedFile]:
+    return {name: PlacedFile(path=weights.paths[name], sha256=sha256) for name, sha256 in weights.digests().items()}
 
 
-def _bundle_files(subject: Subject, weights: Dataset | None, plan: Mapping[str, Any]) -> dict[str, bytes]:
+def _bundle_files(subject: Subject, weights: Dataset | None, plan: Plan) -> dict[str, bytes]:
     files = source_bundle.collect_source()
-    files[PLAN] = _json(plan)
+    files[PLAN] = _json(plan.entries())
     files[FOLDS] = "\n".join(map(str, subject.folds)).encode()
     if subject.run is None:
         return files | {f"{RUN}/config.yaml": resolve_yaml(subject.experiment).encode()}
@@ -285,7 +284,7 @@ def _render(slug: str, words: str, facts: Mapping[str, str], packed: bytes) -> t
     sha256, compressed = source_bundle.digest(packed), source_bundle.compress(packed)
     text = source_bundle.encode(compressed)
     notebook = render_notebook(words, facts, EMBEDDED.format(text=text, sha256=sha256))
-    if len(notebook.encode()) <= MAX_SOURCE_BYTES:
+    if len(notebook.encode()) <= source_bundle.MAX_EMBEDDED_BYTES:
         return notebook, None
     code = Dataset(f"{slug}-code", "code", {source_bundle.PACKED: compressed}, {})
     unpacking = IN_DATASET.format(slug=code.slug, name=source_bundle.PACKED, sha256=sha256)
@@ -294,7 +293,7 @@ def _render(slug: str, words: str, facts: Mapping[str, str], packed: bytes) -> t
 
 def _facts(subject: Subject) -> dict[str, str]:
     """The table under the notebook's words."""
-    record, competition = subject.record, subject.competition
+    competition = subject.competition
     facts = {"competition": competition.title, "experiment": f"`{subject.experiment.name}`"}
     if subject.run_mode != REAL:
         facts["mode"] = warn_of_mode(subject.run_mode)
@@ -303,54 +302,49 @@ def _facts(subject: Subject) -> dict[str, str]:
         scores = subject.run.read_metrics()
         names = [f"cv/{metric}" for metric in (competition.metric, *competition.extra_metrics)]
         facts |= {name: format_score(scores[name]) for name in names if name in scores}
-        changes = " and changes" if record.get("dirty") else ""
-        if record.get("commit") and record.get("dirty") is None:
+        record = subject.run.record
+        changes = " and changes" if record.dirty else ""
+        if record.commit and record.dirty is None:
             changes = ", changes unknown"
-        facts["commit"] = f"`{(record.get('commit') or 'none')[:12]}`{changes}"
-        if record.get("source_sha256") != subject.source_sha256:
-            facts["trained with source"] = f"`{str(record.get('source_sha256'))[:16]}…`, sha256"
+        facts["commit"] = f"`{(record.commit or 'none')[:12]}`{changes}"
+        if record.source_sha256 != subject.source_sha256:
+            facts["trained with source"] = f"`{str(record.source_sha256)[:16]}…`, sha256"
     return facts | {"source": f"`{subject.source_sha256[:16]}…`, sha256"}
 
 
 def _manifest(
-    kernel: str,
+    kernel: KernelName,
     file: KernelFile,
     subject: Subject,
     texts: Mapping[str, str],
     datasets: Sequence[Dataset],
-    flags: Mapping[str, object],
-) -> str:
-    described = [
-        {"slug": dataset.slug, "kind": dataset.kind, "files": dataset.digests(), "paths": dict(dataset.paths)}
-        for dataset in datasets
-    ]
-    below = {
-        "files": {name: source_bundle.digest(text.encode()) for name, text in sorted(texts.items())},
-        "datasets": described,
-    }
-    manifest = {
-        "format": FORMAT,
-        "kernel": kernel,
-        "mode": file.mode,
-        "built_with": dict(flags),
-        "competition": subject.competition.name,
-        "kaggle_slug": subject.competition.kaggle_slug,
-        "experiment": subject.experiment.name,
-        "run": subject.run.path.name if subject.run else None,
-        "run_mode": subject.run_mode,
-        "commit": subject.record.get("commit"),
-        "config_sha256": source_bundle.digest(resolve_yaml(subject.experiment).encode()),
-        "folds_sha256": subject.folds_sha256,
-        "source_sha256": subject.source_sha256,
-        "timeout_seconds": round(3600 * file.time_limit_hours),
-        "bundle_sha256": source_bundle.digest(_json(below)),
-        **below,
-    }
-    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    flags: BuildFlags,
+) -> Manifest:
+    described = tuple(dataset.describe() for dataset in datasets)
+    files = {name: source_bundle.digest(text.encode()) for name, text in sorted(texts.items())}
+    below = {"files": files, "datasets": [dataset.entries() for dataset in described]}
+    return Manifest(
+        format=FORMAT,
+        kernel=kernel,
+        mode=file.mode,
+        built_with=flags,
+        competition=subject.competition.name,
+        kaggle_slug=subject.competition.kaggle_slug,
+        experiment=subject.experiment.name,
+        run=subject.run.path.name if subject.run else None,
+        run_mode=subject.run_mode,
+        commit=subject.run.record.commit if subject.run else None,
+        config_sha256=source_bundle.digest(resolve_yaml(subject.experiment).encode()),
+        folds_sha256=subject.folds_sha256,
+        source_sha256=subject.source_sha256,
+        timeout_seconds=round(3600 * file.time_limit_hours),
+        bundle_sha256=source_bundle.digest(_json(below)),
+        files=files,
+        datasets=described,
+    )
 
 
-def _write(workspace: Workspace, kernel: str, texts: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
-    owner, slug = kernel.split("/")
+def _write(workspace: Workspace, kernel: KernelName, texts: Mapping[str, str], datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         with atomic_folder(workspace.build / "datasets" / dataset.slug) as folder:
             for name, content in dataset.files.items():
@@ -358,9 +352,10 @@ def _write(workspace: Workspace, kernel: str, texts: Mapping[str, str], datasets
                     (folder / name).write_bytes(content)
                 else:
                     link_or_copy(str(content), str(folder / name))
-            about = {"title": dataset.slug, "id": f"{owner}/{dataset.slug}", "licenses": [{"name": "other"}]}
-            (folder / DATASET_METADATA).write_bytes(_json(about))
-    place = workspace.build / "kernels" / slug
+            licences = (Licence(name="other"),)
+            about = DatasetMetadata(id=_named(kernel, dataset), licenses=licences, title=dataset.slug)
+            about.write(folder / DATASET_METADATA)
+    place = workspace.build / "kernels" / kernel.slug
     manifest = place / MANIFEST
     if manifest.is_file() and manifest.read_text(encoding="utf-8") == texts[MANIFEST]:
         return  # what it was rehearsed as, it still is
@@ -379,7 +374,11 @@ def _report(built: BuiltKernel, subject: Subject) -> None:
         files = [path for path in dataset.folder.iterdir() if path.name != DATASET_METADATA]
         size = format_bytes(sum(path.stat().st_size for path in files))
         print(f"{dataset.kind:7} {dataset.folder}  {len(files)} files, {size}")
-    print(f"bundle  {built.bundle_sha256}")
+    print(f"bundle  {built.manifest.bundle_sha256}")
+
+
+def _pretty(record: Record) -> str:
+    return json.dumps(record.entries(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _json(value: object) -> bytes:

@@ -59,8 +59,9 @@ def _check(arguments: argparse.Namespace, workspace: Workspace) -> None:
 
 def _rehearse(arguments: argparse.Namespace, workspace: Workspace) -> None:
     from pipelines.kernels.rehearsal.rehearse import rehearse
+    from pipelines.kernels.rehearsal.report import Image
 
-    rehearse(workspace, arguments.kernel, image=arguments.image, attach=dict(arguments.attach))
+    rehearse(workspace, arguments.kernel, image=Image(arguments.image), attach=dict(arguments.attach))
 
 
 def _attachment(text: str) -> tuple[str, Path]:

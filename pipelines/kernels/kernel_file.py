@@ -11,20 +11,20 @@ from pipelines.config.checks import above, at_least, did_you_mean, one_of, shown
 from pipelines.config.experiment_file import read_values
 from pipelines.config.values import checked_value
 from pipelines.errors import ConfigError
+from pipelines.kernels.kinds import KernelMode, Machine
 from pipelines.workspace import Workspace
 
-MODES = ("predict", "train")
 NO_ACCELERATOR = "none"
 ACCELERATORS = {
-    NO_ACCELERATOR: "cpu",
-    "NvidiaTeslaT4": "gpu",  # two of them
-    "NvidiaL4": "gpu",
-    "NvidiaL4X1": "gpu",
-    "NvidiaH100": "gpu",
-    "NvidiaRtxPro6000": "gpu",
-    "NvidiaTeslaA100": "gpu",
-    "TpuV5E8": "tpu",
-    "TpuV6E8": "tpu",
+    NO_ACCELERATOR: Machine.CPU,
+    "NvidiaTeslaT4": Machine.GPU,  # two of them
+    "NvidiaL4": Machine.GPU,
+    "NvidiaL4X1": Machine.GPU,
+    "NvidiaH100": Machine.GPU,
+    "NvidiaRtxPro6000": Machine.GPU,
+    "NvidiaTeslaA100": Machine.GPU,
+    "TpuV5E8": Machine.TPU,
+    "TpuV6E8": Machine.TPU,
 }
 """Kaggle's machine shapes and what they are; all but the first, T4 and TpuV5E8 for particular competitions only."""
 RETIRED = ("NvidiaTeslaP100", "TpuV38", "Tpu1VmV38", "TpuV232", "TpuV2256")
@@ -37,7 +37,7 @@ class KernelFile:
 
     title: str
     """As Kaggle shows it; the folder's name is its slug."""
-    mode: str
+    mode: KernelMode
     """predict: a finished run's submission; train: the experiment trained on Kaggle's machine."""
     experiment: str | None = None
     """Whose newest finished real run predicts, or what is trained; the run's own where run is given."""
@@ -79,7 +79,8 @@ class KernelFile:
     """original: the image that the first version met; latest: the newest."""
 
     def __post_init__(self) -> None:
-        one_of(self, "mode", MODES)
+        one_of(self, "mode", list(KernelMode))
+        object.__setattr__(self, "mode", KernelMode(self.mode))
         if self.accelerator in RETIRED:
             raise ValueError(f"accelerator: {self.accelerator!r} is retired; use NvidiaTeslaT4")
         one_of(self, "accelerator", ACCELERATORS)
@@ -89,12 +90,12 @@ class KernelFile:
         at_least(self, 1, "hidden_rows")
         if self.experiment is None and self.run is None:
             raise ValueError("experiment: missing; needs an experiment's name, or run: with a run's")
-        if self.mode == "train" and self.run is not None:
+        if self.mode is KernelMode.TRAIN and self.run is not None:
             raise ValueError(f"run: {shown(self.run)} with mode train, which makes a run of its own; needs null")
-        if self.mode == "predict" and self.overrides:
+        if self.mode is KernelMode.PREDICT and self.overrides:
             raise ValueError("overrides: with mode predict, whose run is made already; needs none")
         self._check_addresses()
-        if self.mode == "train" and self.reserve_minutes >= 60 * self.time_limit_hours:
+        if self.mode is KernelMode.TRAIN and self.reserve_minutes >= 60 * self.time_limit_hours:
             raise ValueError(f"reserve_minutes: {self.reserve_minutes} leaves nothing of time_limit_hours; needs less")
 
     def _check_addresses(self) -> None:
@@ -107,8 +108,8 @@ class KernelFile:
                 _named(key, check, value)
 
     @property
-    def kind(self) -> str:
-        """cpu, gpu or tpu: Kaggle counts sessions and hours by it."""
+    def kind(self) -> Machine:
+        """What it runs on."""
         return ACCELERATORS[self.accelerator]
 
 
@@ -201,6 +202,6 @@ def _texts(key: str, value: object) -> list[str]:
 
 def _scalar(key: str, value: object, annotation: object) -> object:
     try:
-        return checked_value(value, annotation)
+        return checked_value(value, str if annotation is KernelMode else annotation)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error

@@ -4,7 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.addresses import KernelName
+from pipelines.kaggle.metadata import KernelMetadata
 from pipelines.kernels.kernel_file import KernelFile
+from pipelines.kernels.kinds import Machine
 
 # The one place that knows where Kaggle keeps a kernel's files.
 UNPACK = '''\
@@ -66,30 +69,30 @@ def _code(cell_id: str, source: str, metadata: Mapping[str, object]) -> dict[str
 def render_metadata(
     file: KernelFile,
     *,
-    kernel: str,
+    kernel: KernelName,
     code_file: str,
-    datasets: Sequence[str],
+    datasets: Sequence[KernelName],
     competitions: Sequence[str],
-    kernels: Sequence[str],
-) -> dict[str, Any]:
+    kernels: Sequence[KernelName],
+) -> KernelMetadata:
     """kernel-metadata.json: nothing is left to a default of the client, of which one (internet) is not what it says."""
-    return {
-        "id": kernel,
-        "id_no": None,
-        "title": file.title,
-        "code_file": code_file,
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": file.private,
-        "enable_gpu": file.kind == "gpu",
-        "enable_tpu": file.kind == "tpu",
-        "enable_internet": file.internet,
-        "machine_shape": None if file.kind == "cpu" else file.accelerator,
-        "dataset_sources": [*datasets, *file.dataset_sources],
-        "competition_sources": [*competitions, *file.competition_sources],
-        "kernel_sources": [*kernels, *file.kernel_sources],
-        "model_sources": list(file.model_sources),
-        "keywords": list(file.keywords),
-        "docker_image": file.docker_image,
-        "docker_image_pinning_type": file.docker_image_pinning_type,
-    }
+    return KernelMetadata(
+        id=kernel,
+        id_no=None,
+        title=file.title,
+        code_file=code_file,
+        language="python",
+        kernel_type="notebook",
+        is_private=file.private,
+        enable_gpu=file.kind is Machine.GPU,
+        enable_tpu=file.kind is Machine.TPU,
+        enable_internet=file.internet,
+        machine_shape=None if file.kind is Machine.CPU else file.accelerator,
+        dataset_sources=(*map(str, datasets), *file.dataset_sources),
+        competition_sources=(*competitions, *file.competition_sources),
+        kernel_sources=(*map(str, kernels), *file.kernel_sources),
+        model_sources=tuple(file.model_sources),
+        keywords=tuple(file.keywords),
+        docker_image=file.docker_image,
+        docker_image_pinning_type=file.docker_image_pinning_type,
+    )

@@ -4,7 +4,6 @@ The cell hands in the folders, so nothing here knows /kaggle. What was packed be
 `kernel/kernel.json` (the plan), `kernel/folds.txt`, `kernel/run/` (the small files of the run).
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,18 +14,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.files.digests import file_digest
 from pipelines.errors import PodiumError
 from pipelines.kernels.inputs import find_input, has_input
+from pipelines.kernels.kinds import KernelMode, Machine
+from pipelines.kernels.plan import FOLDS, PLAN, RUN, Plan, WeightsInput, WheelsInput
 
 if TYPE_CHECKING:
     from pipelines.competitions.competition import Competition
     from pipelines.config.schema import Experiment
-    from pipelines.runs.directory import RunDirectory
+    from pipelines.runs.run import Run
     from pipelines.training.training_run import RunContext
 
-PLAN = "kernel/kernel.json"
-FOLDS = "kernel/folds.txt"
-RUN = "kernel/run"
 REHEARSAL, TIME_LIMIT = "PODIUM_REHEARSAL", "PODIUM_TIME_LIMIT_S"
 SHOWN_ROWS = 5
 
@@ -39,14 +38,15 @@ def run_session(bundle: Path, *, inputs: Path, working: Path, environment: Mappi
     not the one the kernel was built for.
     """
     started = time.monotonic()
-    plan = json.loads((bundle / PLAN).read_text(encoding="utf-8"))
-    _install_wheels(plan, inputs)
+    plan = Plan.read(bundle / PLAN)
+    if plan.wheels is not None:
+        _install_wheels(plan.wheels, inputs)
     _check_accelerator(plan, environment)
     # Found by what the plan says, not by a folder's content: a rerun puts another test set there.
-    data_dir = find_input(inputs, plan["data"])
-    print(f"{plan['competition']}: data in {data_dir}")
+    data_dir = find_input(inputs, plan.data)
+    print(f"{plan.competition}: data in {data_dir}")
     submission = working / "submission.csv"
-    if plan["mode"] == "predict":
+    if plan.mode is KernelMode.PREDICT:
         _predict(plan, bundle, inputs, data_dir, submission)
     else:
         _train(plan, bundle, inputs, data_dir, submission, environment)
@@ -54,75 +54,62 @@ def run_session(bundle: Path, *, inputs: Path, working: Path, environment: Mappi
         _show(submission, time.monotonic() - started)
 
 
-def _install_wheels(plan: Mapping[str, Any], inputs: Path) -> None:
+def _install_wheels(given: WheelsInput, inputs: Path) -> None:
     """Put the wheels that the image lacks onto the path, from the dataset and without an index."""
-    if not plan["wheels"]:
-        return
-    folder, target = find_input(inputs, plan["wheels"]["mount"]), tempfile.mkdtemp(prefix="podium-wheels-")
-    wheels = [str(folder / name) for name in plan["wheels"]["files"]]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--target",
-        target,
-        *wheels,
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder, target = find_input(inputs, given.mount), tempfile.mkdtemp(prefix="podium-wheels-")
+    wheels = [str(folder / name) for name in given.files]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target]
+    result = subprocess.run([*command, *wheels], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise PodiumError(f"{folder}: the wheels cannot be installed: {result.stderr.strip().splitlines()[-1]}")
     sys.path.insert(0, target)
     print(f"installed {len(wheels)} wheels from {folder}")
 
 
-def _check_accelerator(plan: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def _check_accelerator(plan: Plan, environment: Mapping[str, str]) -> None:
     """Kaggle hands out another machine without a word when it has not the one that was asked for."""
     import torch
 
     found = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     print(f"{os.cpu_count()} cores, {', '.join(found) or 'no GPU'}")
-    if plan["accelerator_kind"] == "gpu" and not found and not environment.get(REHEARSAL):
+    if plan.accelerator_kind is Machine.GPU and not found and not environment.get(REHEARSAL):
         raise PodiumError(
-            f"accelerator {plan['accelerator']}: this session has no GPU; push again, or choose another in kernel.yaml"
+            f"accelerator {plan.accelerator}: this session has no GPU; push again, or choose another in kernel.yaml"
         )
 
 
 # -- prediction ------------------------------------------------------------------------------------------------------
 
 
-def _predict(plan: Mapping[str, Any], bundle: Path, inputs: Path, data_dir: Path, submission: Path) -> None:
+def _predict(plan: Plan, bundle: Path, inputs: Path, data_dir: Path, submission: Path) -> None:
     from pipelines.training import prediction
 
+    assert plan.weights is not None
+    assert plan.run is not None
     with tempfile.TemporaryDirectory(prefix="podium-run-") as name:
-        run_dir = Path(name) / plan["run"]
-        lay_out_run(bundle / RUN, find_input(inputs, plan["weights"]["mount"]), plan["weights"]["files"], run_dir)
-        print(f"{plan['experiment']}: run {plan['run']}")
+        run_dir = Path(name) / plan.run
+        lay_out_run(bundle / RUN, plan.weights, inputs, run_dir)
+        print(f"{plan.experiment}: run {plan.run}")
         prediction.main(run_dir, data_dir, submission)
 
 
-def lay_out_run(small_files: Path, weights: Path, files: Mapping[str, Mapping[str, str]], run_dir: Path) -> None:
+def lay_out_run(small_files: Path, weights: WeightsInput, inputs: Path, run_dir: Path) -> None:
     """Put a run directory together: its small files, and links to the weights under the paths they had.
 
-    `files` gives for each flat name its `path` and `sha256`. Raises PodiumError naming a file that is missing or of
-    another run.
+    Raises PodiumError naming a file that is missing or of another run.
     """
-    from components.files.digests import file_digest
-
+    folder = find_input(inputs, weights.mount)
     shutil.copytree(small_files, run_dir)
-    for name, entry in files.items():
-        source = weights / name
+    for name, entry in weights.files.items():
+        source = folder / name
         if not source.is_file():
             raise PodiumError(f"{source}: missing; push the weights' dataset again and wait until it is ready")
-        if file_digest(source) != entry["sha256"]:
+        if file_digest(source) != entry.sha256:
             raise PodiumError(
                 f"{source}: is of another run than this kernel was built from; the dataset's newest version was not "
                 "ready when the kernel started: push the kernel again"
             )
-        target = run_dir / entry["path"]
+        target = run_dir / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source.resolve())
 
@@ -131,7 +118,7 @@ def lay_out_run(small_files: Path, weights: Path, files: Mapping[str, Mapping[st
 
 
 def _train(
-    plan: Mapping[str, Any],
+    plan: Plan,
     bundle: Path,
     inputs: Path,
     data_dir: Path,
@@ -143,8 +130,9 @@ def _train(
     from pipelines.competitions.loading import load_competition
     from pipelines.config.load import load_run_config
     from pipelines.config.modes import smoke_overrides
-    from pipelines.runs.directory import remove_resume_points
+    from pipelines.modes import SMOKE
     from pipelines.runs.processes import join_processes
+    from pipelines.runs.run import remove_resume_points
     from pipelines.training.execution import carry_out, sole_writer
 
     experiment = load_run_config(bundle / RUN)
@@ -155,11 +143,11 @@ def _train(
     join_processes(experiment)
     runs = submission.parent / "runs"
     # A kernel that was built with SMOKE=1 trains a smoke run on Kaggle, too.
-    mode = "smoke" if is_small else plan.get("run_mode")
+    mode = SMOKE if is_small else plan.run_mode
     run = _former_run(plan, inputs, runs, experiment, data_dir, mode) or _new_run(
         plan, bundle, runs, experiment, competition, data_dir, mode
     )
-    limit = float(environment.get(TIME_LIMIT) or plan["train_seconds"])
+    limit = float(environment.get(TIME_LIMIT) or plan.train_seconds)
     try:
         with sole_writer(run, print):
             context = _open(plan, run, experiment, competition, data_dir, limit)
@@ -173,29 +161,29 @@ def _train(
     for name, value in metrics.items():
         print(f"{name}  {value:.4f}")
     remove_resume_points(run)
-    shutil.copy2(run.submission, submission)
+    shutil.copy2(run.submission_file, submission)
 
 
 def _former_run(
-    plan: Mapping[str, Any], inputs: Path, runs: Path, experiment: "Experiment", data_dir: Path, mode: str | None
-) -> "RunDirectory | None":
+    plan: Plan, inputs: Path, runs: Path, experiment: "Experiment", data_dir: Path, mode: str | None
+) -> "Run | None":
     """The run that an attached output holds, copied to where it can go on; None where there is none of this experiment.
 
     What it was configured with must be the same to the last field, and so must its mode and the data: a smoke run of
     an experiment that has no steps is configured as a real one is.
     """
     from pipelines.config.load import resolve_yaml
-    from pipelines.runs.directory import RunDirectory
+    from pipelines.runs.run import Run, run_place
     from pipelines.training.execution import check_data
 
-    outputs = [find_input(inputs, mount) for mount in plan["resume_from"] if has_input(inputs, mount)]
+    outputs = [find_input(inputs, mount) for mount in plan.resume_from if has_input(inputs, mount)]
     records = sorted((path for output in outputs for path in output.glob("runs/*/*/run.json")), key=lambda p: p.parent)
-    for former in (RunDirectory(path.parent) for path in reversed(records)):
+    for former in (Run(path.parent) for path in reversed(records)):
         record = former.read_record()
-        is_same = former.config.read_text(encoding="utf-8") == resolve_yaml(experiment)
-        if is_same and record.get("mode") == mode:
+        is_same = former.config_file.read_text(encoding="utf-8") == resolve_yaml(experiment)
+        if is_same and record.mode == mode:
             check_data(record, data_dir, former)
-            run = RunDirectory(runs / former.path.parent.name / former.path.name)
+            run = Run(run_place(runs, former.path.parent.name, former.id))
             shutil.copytree(former.path, run.path)
             _make_writable(run.path)
             run.check_files()
@@ -212,14 +200,14 @@ def _make_writable(folder: Path) -> None:
 
 
 def _new_run(
-    plan: Mapping[str, Any],
+    plan: Plan,
     bundle: Path,
     runs: Path,
     experiment: "Experiment",
     competition: "Competition",
     data_dir: Path,
     mode: str | None,
-) -> "RunDirectory":
+) -> "Run":
     from pipelines.training.execution import start_run
 
     folds = (bundle / FOLDS).read_text(encoding="ascii").split()
@@ -228,10 +216,10 @@ def _new_run(
         experiment,
         competition,
         data_dir,
-        obtain_folds=lambda train: _restore_folds(train["id"].tolist(), folds, plan["folds_sha256"]),
+        obtain_folds=lambda train: _restore_folds(train["id"].tolist(), folds, plan.folds_sha256),
         mode=mode,
     )
-    run.update_record(kernel=plan["kernel"])
+    run.update_record(kernel=str(plan.kernel))
     return run
 
 
@@ -251,27 +239,26 @@ def _restore_folds(ids: Sequence[str], folds: Sequence[str], expected: str) -> A
 
 
 def _open(
-    plan: Mapping[str, Any],
-    run: "RunDirectory",
+    plan: Plan,
+    run: "Run",
     experiment: "Experiment",
     competition: "Competition",
     data_dir: Path,
     limit: float,
 ) -> "RunContext":
-    from pipelines.modes import read_mode
     from pipelines.runs.observer import Screen, StopWish
     from pipelines.tracking.jsonl import open_jsonl_tracker
     from pipelines.tracking.modes import for_mode, name_tracked
     from pipelines.training.execution import describe_run
     from pipelines.training.training_run import RunContext
 
-    mode = read_mode(run.read_record())
+    mode = run.read_record().mode_name
     name = name_tracked(f"{experiment.name} {run.path.name}", mode)
     opened = open_jsonl_tracker(run.path, competition=competition.kaggle_slug, run_name=name)
     opened.log_with_system_metrics()
     tracker = for_mode(opened, mode)
     describe_run(tracker, run, experiment, competition, data_dir)
-    tracker.log_tags({"kernel": plan["kernel"], "kernel.source_sha256": plan["source_sha256"]})
+    tracker.log_tags({"kernel": str(plan.kernel), "kernel.source_sha256": plan.source_sha256})
     return RunContext(experiment, competition, run, data_dir, tracker, Screen(), StopWish(limit))
 
 

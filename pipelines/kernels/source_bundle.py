@@ -16,6 +16,10 @@ from pathlib import Path
 import components
 import pipelines
 
+# Kaggle refuses a notebook of 1 MB. The client may write it a little longer than it is here, so that before that the
+# source moves into a dataset.
+MAX_SOURCE_BYTES, MARGIN_BYTES = 1_000_000, 50_000
+MAX_EMBEDDED_BYTES = MAX_SOURCE_BYTES - MARGIN_BYTES
 PACKED = "podium-source.bin"  # in a dataset; no archive's ending, for Kaggle would unpack it
 EPOCH = (1980, 1, 1, 0, 0, 0)
 PRESET = 2  # 4 saves a twelfth and takes three times as long, a third of a second

@@ -1,6 +1,6 @@
 """BERT-like encoders in a competition: texts and pairs to ids, the head's labels, and the weights' coming and going."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,8 @@ from pipelines.errors import ConfigError
 from pipelines.learners.neural import NeuralLearner
 from pipelines.learners.prompts import build_segments
 from pipelines.learners.text_limits import describe_cuts
-from pipelines.runs.directory import RunDirectory, own_weights
+from pipelines.runs.record import CountedTexts, Prepared, VocabularyFacts
+from pipelines.runs.run import Run
 from pipelines.runs.scoring import encode_labels
 from pipelines.runs.starting_point import take_over
 
@@ -33,7 +34,7 @@ from pipelines.runs.starting_point import take_over
 class BertLearner(NeuralLearner):
     """Trains and predicts with an encoder and a head over one text or a pair."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         super().__init__(experiment, competition, run)
         model, data = experiment.model, experiment.data
         assert isinstance(model, Bert)
@@ -41,29 +42,29 @@ class BertLearner(NeuralLearner):
         self.model_section, self.data_section = model, data
         self.vocabulary_folder = run.path / "vocabulary"
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Copy the tokenizer, without which the run could not predict; take over a run's weights; count what is cut."""
         if self._num_classes is None:
             name = self.competition.name
             raise ConfigError(f"model.name: 'bert' does not suit {name}, a text_to_text task; needs a T5")
         if starts_from_run(self.model_section):
             kinds = (Bert.name, SentenceBert.name, SentenceBertPretrained.name)
-            made: Mapping[str, object] = take_over(
+            made: Prepared = take_over(
                 self.model_section.checkpoint, self.run, kinds=kinds, read_vocabulary=load_tokenizer
             )
         else:
             made = self._copy_tokenizer()
         return {**made, "inputs": self._inspect_inputs(train, test)}
 
-    def _copy_tokenizer(self) -> Mapping[str, object]:
+    def _copy_tokenizer(self) -> Prepared:
         try:
             tokenizer = load_tokenizer(find_checkpoint(self.model_section.checkpoint))
         except ValueError as error:
             raise ConfigError(f"model.checkpoint: {error}") from error
         tokenizer.save(self.vocabulary_folder)
-        return {"vocabulary": {"num_pieces": tokenizer.size}}
+        return {"vocabulary": VocabularyFacts(num_pieces=tokenizer.size)}
 
-    def _inspect_inputs(self, train: DataFrame, test: DataFrame) -> Mapping[str, object]:
+    def _inspect_inputs(self, train: DataFrame, test: DataFrame) -> CountedTexts:
         limit = self.data_section.max_length
         num_cut = sum(self.tokenizer.count_cut(*self._segments(rows), max_length=limit) for rows in (train, test))
         return describe_cuts(len(train) + len(test), num_cut, f"data.max_length: {limit} tokens")
@@ -87,7 +88,7 @@ class BertLearner(NeuralLearner):
 
     def _create_model(self) -> nn.Module:
         model = build_model(
-            self.experiment, num_classes=self._num_classes, task=self.competition.task, weights=own_weights(self.run)
+            self.experiment, num_classes=self._num_classes, task=self.competition.task, weights=self.run.own_weights
         )
         assert isinstance(model, TextClassifier)
         encoder, longest = model.encoder, self.data_section.max_length

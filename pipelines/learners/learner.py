@@ -1,6 +1,6 @@
 """What a family of models must offer so that folds, OOF, resume and submission work for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from pandas import DataFrame
 
 from pipelines.runs.observer import RunObserver
+from pipelines.runs.record import Prepared
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class FitResult:
 class Learner(Protocol):
     """Frames are canonical (`id`, inputs, `label`); predictions are frames too, see `pipelines.runs.scoring`."""
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Make, once for all folds, what a fold must not make for itself; returns what run.json shall say of it.
 
         `also` are texts of another competition that a vocabulary must be able to spell.

@@ -8,10 +8,10 @@ from components.memory.planner import PlanDecision
 from components.training.loop import TrainingLoop
 from pipelines.learners.figures import draw_frontier
 from pipelines.learners.learner import FoldJob
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 
-def keep_budget(loop: TrainingLoop, budget: str, run: RunDirectory, job: FoldJob) -> BudgetKeeper:
+def keep_budget(loop: TrainingLoop, budget: str, run: Run, job: FoldJob) -> BudgetKeeper:
     """What chooses `loop`'s activation plan for `budget`, an amount of memory or `auto`, and records the choice."""
     from accelerate.utils import broadcast_object_list
 
@@ -43,7 +43,7 @@ def keep_budget(loop: TrainingLoop, budget: str, run: RunDirectory, job: FoldJob
     return BudgetKeeper(planner, on_decision=record, agree=lambda plan: str(broadcast_object_list([plan])[0]))
 
 
-def _record(decision: PlanDecision, run: RunDirectory, job: FoldJob) -> None:
+def _record(decision: PlanDecision, run: Run, job: FoldJob) -> None:
     observer = job.observer
     forecast, measured = format_closely(decision.forecast), format_closely(decision.measured)
     observer.screen.say(
@@ -53,6 +53,6 @@ def _record(decision: PlanDecision, run: RunDirectory, job: FoldJob) -> None:
     figure = draw_frontier(decision, run.figures / f"{job.name}_memory.png")
     observer.tracker.log_artifact(figure, "figures")
     observer.tracker.log_tags({"memory.plan": decision.plan, "memory.forecast": forecast, "memory.measured": measured})
-    if run.record.exists():
-        chosen = run.read_record().get("memory_plans", {}) | {job.name: decision.as_record()}
-        run.update_record(memory_plans=chosen)
+    if run.record_file.exists():
+        former = run.read_record().memory_plans or {}
+        run.update_record(memory_plans={**former, job.name: decision.as_record()})

@@ -38,8 +38,9 @@ from pipelines.config.schema import Experiment
 from pipelines.errors import ConfigError
 from pipelines.learners.learner import FitResult, FoldJob
 from pipelines.learners.memory import keep_budget
-from pipelines.runs.directory import RunDirectory, check_disk
 from pipelines.runs.processes import is_on_cpu
+from pipelines.runs.record import Prepared
+from pipelines.runs.run import Run, check_disk
 from pipelines.runs.scoring import count_classes, frame_probabilities, is_greater_better, score_predictions
 
 
@@ -54,14 +55,14 @@ class TrainedModel:
 class NeuralLearner(ABC):
     """Trains on accelerate and predicts; what the abstract methods return is the family's."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         self.experiment, self.competition, self.run = experiment, competition, run
         self.loop_section = experiment.loop
 
     # -- what a family of models fills in ----------------------------------------------------------------------------
 
     @abstractmethod
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """As `Learner.prepare`."""
 
     @abstractmethod

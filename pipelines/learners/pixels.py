@@ -1,6 +1,6 @@
 """Classical models on a competition's images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from pipelines.config.sections.pixels import Pixels
 from pipelines.errors import ConfigError, PodiumError
 from pipelines.learners.learner import FitResult, FoldJob
 from pipelines.learners.tables import TableLearner
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.record import Prepared
+from pipelines.runs.run import Run
 from pipelines.runs.scoring import encode_labels
 
 
 class PixelLearner(TableLearner):
     """Fits a baseline on pixels, in seconds or a minute."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         super().__init__(experiment, competition, run)
         if competition.images is None:
             raise ConfigError(
@@ -37,7 +38,7 @@ class PixelLearner(TableLearner):
         assert isinstance(experiment.data, Pixels)
         self.section, self.column = experiment.data, competition.frame_column(competition.images.column)
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Nothing is shared between folds."""
         return {}
 

@@ -32,7 +32,8 @@ from pipelines.config.sections.sentence import Articles, SentenceBert, SentenceB
 from pipelines.errors import ConfigError
 from pipelines.learners.neural import NeuralLearner, TrainedModel
 from pipelines.learners.teaching import obtain_vectors, open_teacher, taught_texts
-from pipelines.runs.directory import RunDirectory, own_weights
+from pipelines.runs.record import Prepared, VocabularyFacts
+from pipelines.runs.run import Run
 from pipelines.runs.scoring import frame_texts, score_predictions
 from pipelines.runs.starting_point import take_over
 
@@ -45,7 +46,7 @@ READ_CHARACTERS = 1000
 class SentenceLearner(NeuralLearner):
     """Trains and predicts with one encoder for titles and bodies: the competition's first two input columns."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         super().__init__(experiment, competition, run)
         model, data = experiment.model, experiment.data
         assert isinstance(model, SentenceBert | SentenceBertPretrained)
@@ -60,10 +61,10 @@ class SentenceLearner(NeuralLearner):
 
     # -- before training ---------------------------------------------------------------------------------------------
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Build the vocabulary from the training rows, or take a run's; look for the teacher."""
         if isinstance(self.model_section, SentenceBertPretrained):
-            made: dict[str, object] = take_over(
+            made: Prepared = take_over(
                 self.model_section.checkpoint,
                 self.run,
                 kinds=(SentenceBert.name, SentenceBertPretrained.name, Bert.name),
@@ -73,7 +74,7 @@ class SentenceLearner(NeuralLearner):
             texts = [*train[self.title_column], *(body[:READ_CHARACTERS] for body in train[self.body_column])]
             tokenizer = build_character_tokenizer(texts, size=self.data_section.vocabulary_size)
             tokenizer.save(self.vocabulary_folder)
-            made = {"vocabulary": {"num_pieces": tokenizer.size}}
+            made = {"vocabulary": VocabularyFacts(num_pieces=tokenizer.size)}
         if self.data_section.teacher is not None:
             open_teacher(
                 self.data_section.teacher, num_threads=1
@@ -124,7 +125,7 @@ class SentenceLearner(NeuralLearner):
             vocab_size=self.tokenizer.size,
             num_classes=None,
             task=self.competition.task,
-            weights=own_weights(self.run),
+            weights=self.run.own_weights,
         )
         assert isinstance(model, SentenceModel)
         longest = model.encoder.max_length

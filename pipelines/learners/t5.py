@@ -1,6 +1,6 @@
 """T5 in a competition: prompts to token ids, and predictions in the competition's words."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from pipelines.learners.neural import NeuralLearner, TrainedModel
 from pipelines.learners.prompts import build_prompts, list_texts
 from pipelines.learners.text_limits import inspect_labels, inspect_prompts
 from pipelines.learners.vocabularies import obtain_vocabulary, rows_to_keep
-from pipelines.runs.directory import RunDirectory, own_weights
+from pipelines.runs.record import Prepared
+from pipelines.runs.run import Run
 from pipelines.runs.scoring import encode_labels, frame_texts
 from pipelines.runs.starting_point import take_over
 
@@ -35,7 +36,7 @@ TARGET_IDS = "target_ids.json"
 class T5Learner(NeuralLearner):
     """Trains and predicts with a T5 of either head."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         super().__init__(experiment, competition, run)
         model, data = experiment.model, experiment.data
         assert isinstance(model, T5FromScratch | T5Pretrained)
@@ -46,12 +47,12 @@ class T5Learner(NeuralLearner):
 
     # -- text and ids ------------------------------------------------------------------------------------------------
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Obtain the vocabulary, and the weights where they are another run's; count what cannot be written or read."""
         check_head(self.experiment, self.competition.task)
         texts = list_texts(self.competition, train, test)
         if isinstance(self.model_section, T5Pretrained) and starts_from_run(self.model_section):
-            made: Mapping[str, object] = take_over(
+            made: Prepared = take_over(
                 self.model_section.checkpoint, self.run, kinds=(T5FromScratch.name, T5Pretrained.name)
             )
         else:
@@ -65,7 +66,7 @@ class T5Learner(NeuralLearner):
             )
         self._keep_target_ids(train)
         prompts = texts[: len(train) + len(test)]
-        counted = {"inputs": inspect_prompts(prompts, self.vocabulary, self.data_section)}
+        counted: Prepared = {"inputs": inspect_prompts(prompts, self.vocabulary, self.data_section)}
         if self.is_seq2seq:
             counted["labels"] = inspect_labels(
                 self.competition, train, self.vocabulary, model=self.model_section, data=self.data_section
@@ -119,7 +120,7 @@ class T5Learner(NeuralLearner):
             vocab_size=self.vocabulary.size,
             num_classes=self._num_classes,
             task=self.competition.task,
-            weights=own_weights(self.run),
+            weights=self.run.own_weights,
             kept_ids=rows_to_keep(self.vocabulary_folder),
         )
 

@@ -1,7 +1,7 @@
 """The scikit-learn baseline in a competition."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from pipelines.config.build import build_baseline
 from pipelines.config.schema import Experiment
 from pipelines.errors import ConfigError, PodiumError
 from pipelines.learners.learner import FitResult, FoldJob
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.record import Prepared
+from pipelines.runs.run import Run
 from pipelines.runs.scoring import count_classes, encode_labels, frame_probabilities, frame_texts
 
 CHECKPOINT = "checkpoints/baseline"
@@ -26,7 +27,7 @@ CHECKPOINT = "checkpoints/baseline"
 class TableLearner:
     """Fits a baseline on the input columns as they are; seconds, so a resume simply fits again."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         self.experiment, self.competition, self.run = experiment, competition, run
         if experiment.data.name == "table" and not self._columns:
             raise ConfigError(
@@ -40,7 +41,7 @@ class TableLearner:
         images = self.competition.images
         return [name for name in self.competition.input_columns if images is None or name != images.column]
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """The kind of each column, decided once over all rows, so that no fold takes words for missing numbers.
 
         Raises `PodiumError` where test holds other cells than the numbers or dates of train, and where train holds
@@ -67,8 +68,8 @@ class TableLearner:
 
     def _fit(self, baseline: Any, train: DataFrame) -> None:  # noqa: ANN401 - a baseline
         # The record of an older run has no kinds: there each fold goes by its own rows.
-        kinds = self.run.read_record().get("column_kinds")
-        whole = None if kinds is None else ColumnKinds(**{kind: tuple(names) for kind, names in kinds.items()})
+        kinds = self.run.read_record().column_kinds
+        whole = None if kinds is None else ColumnKinds(**kinds)
         baseline.fit(self._table(train), encode_labels(self.competition, train), whole=whole)
 
     def draw_figures(self, job: FoldJob, checkpoint: Path, folder: Path) -> Sequence[Path]:

@@ -16,7 +16,7 @@ from components.search.encoders import SentenceEncoder, encode_in_batches
 from components.search.usem3_encoder import Usem3Encoder
 from pipelines.competitions.embedded import hash_share
 from pipelines.errors import ConfigError
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 FOLDER = "teacher"
 BEGINNING = 100
@@ -43,7 +43,7 @@ def taught_texts(
     ]
 
 
-def obtain_vectors(teacher: SentenceEncoder, texts: Sequence[Sequence[str]], run: RunDirectory) -> NDArray[np.float16]:
+def obtain_vectors(teacher: SentenceEncoder, texts: Sequence[Sequence[str]], run: Run) -> NDArray[np.float16]:
     """(N, K, T) of N rows of K texts: embedded into the run directory, unless this or another run has them.
 
     About a minute for 20,000 texts on one core.

@@ -4,7 +4,7 @@ What is counted stands in run.json under `labels` and `inputs`, with a note wher
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from pandas import DataFrame
 
@@ -16,6 +16,7 @@ from pipelines.config.sections.section import starts_from_run
 from pipelines.config.sections.t5 import BUILT, T5FromScratch, T5Pretrained, Text
 from pipelines.errors import ConfigError
 from pipelines.runs.observer import Screen
+from pipelines.runs.record import CountedTexts, RunRecord
 from pipelines.tracking.tracker import Tracker
 
 WHOLE_ANSWERS = ("exact_match", "word_accuracy", "mrr_at_10", "recall_at_1")
@@ -33,7 +34,7 @@ def inspect_labels(
     *,
     model: T5FromScratch | T5Pretrained,
     data: Text,
-) -> dict[str, Any]:
+) -> CountedTexts:
     """Count the training labels that no prediction can equal, for run.json.
 
     Raises ConfigError where these are nearly all and the metric that decides counts whole answers only.
@@ -47,38 +48,36 @@ def inspect_labels(
             return False
 
     found = check_spelling(vocabulary, train["label"].tolist(), max_length=data.max_target_length, is_same=is_same)
-    counted = {"num_rows": found.num_rows, "num_unspellable": found.num_unspellable, "num_cut": found.num_cut}
+    counted = CountedTexts(num_rows=found.num_rows, num_unspellable=found.num_unspellable, num_cut=found.num_cut)
     if not found.num_unwritable:
         return counted
     note = "; ".join(_sentences(found, train, model, data))
     if metric.name in WHOLE_ANSWERS and found.num_unwritable >= MOST * found.num_rows:
         raise ConfigError(f"{competition.name}: {note}; {metric.name} counts whole answers only")
-    return {**counted, "note": note}
+    return replace(counted, note=note)
 
 
-def inspect_prompts(texts: Sequence[str], vocabulary: Vocabulary, data: Text) -> dict[str, Any]:
+def inspect_prompts(texts: Sequence[str], vocabulary: Vocabulary, data: Text) -> CountedTexts:
     """Count the prompts that `data.max_source_length` cuts, for run.json."""
     num_cut = count_cut(vocabulary, texts, max_length=data.max_source_length)
     return describe_cuts(len(texts), num_cut, f"data.max_source_length: {data.max_source_length} tokens")
 
 
-def describe_cuts(num_rows: int, num_cut: int, limit: str) -> dict[str, Any]:
+def describe_cuts(num_rows: int, num_cut: int, limit: str) -> CountedTexts:
     """The entry of run.json on inputs of which `limit` cuts some; a note where it cuts most of them."""
-    counted = {"num_rows": num_rows, "num_cut": num_cut}
-    if 2 * num_cut <= num_rows:
-        return counted
-    return {**counted, "note": f"{num_cut} of {num_rows} training and test inputs are longer than {limit} and are cut"}
+    note = f"{num_cut} of {num_rows} training and test inputs are longer than {limit} and are cut"
+    return CountedTexts(num_rows=num_rows, num_cut=num_cut, note=note if 2 * num_cut > num_rows else "")
 
 
-def say_limits(record: dict[str, Any], tracker: Tracker, screen: Screen) -> None:
+def say_limits(record: RunRecord, tracker: Tracker, screen: Screen) -> None:
     """Tell screen and tracker what was counted when the run began."""
-    for kind in ("labels", "inputs"):
-        counted = record.get(kind) or {}
-        for name, number in counted.items():
-            if name in ("num_unspellable", "num_cut") and number:
-                tracker.log_metrics({f"data/{name}_{kind}": float(number)})
-        if "note" in counted:
-            screen.say(counted["note"])
+    for kind, counted in (("labels", record.labels), ("inputs", record.inputs)):
+        if counted is None:
+            continue
+        numbers = {"num_unspellable": counted.num_unspellable, "num_cut": counted.num_cut}
+        tracker.log_metrics({f"data/{name}_{kind}": float(number) for name, number in numbers.items() if number})
+        if counted.note:
+            screen.say(counted.note)
 
 
 def _sentences(found: Spelling, train: DataFrame, model: T5FromScratch | T5Pretrained, data: Text) -> list[str]:

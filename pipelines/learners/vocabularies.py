@@ -1,6 +1,6 @@
 """The vocabulary a run reads and writes with: built from its texts, published, or a published one cut to its texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.data.text.trimming import KEPT_IDS_FILE, read_kept_ids, trim_vocabulary
@@ -10,6 +10,7 @@ from pipelines.config.checkpoints import PACKAGE_PREFIX
 from pipelines.config.sections.t5 import T5FromScratch, T5Pretrained, Text
 from pipelines.errors import ConfigError
 from pipelines.packages import find_package
+from pipelines.runs.record import Prepared, VocabularyFacts
 
 
 def obtain_vocabulary(
@@ -20,7 +21,7 @@ def obtain_vocabulary(
     *,
     also: Sequence[str],
     reserved: Sequence[str],
-) -> Mapping[str, object]:
+) -> Prepared:
     """Write the vocabulary of an experiment into `folder`, and return what run.json shall say of it.
 
     `texts` are the competition's own, `also` those of another one whose pieces must stay. Raises ConfigError for a file
@@ -28,7 +29,7 @@ def obtain_vocabulary(
     """
     if data.vocabulary not in ("checkpoint", "file"):
         built = build_vocabulary(texts, folder, kind=data.vocabulary, size=data.vocabulary_size, reserved=reserved)
-        return {"vocabulary": {"num_pieces": built.size}}
+        return {"vocabulary": VocabularyFacts(num_pieces=built.size)}
     if isinstance(model, T5Pretrained):
         source = resolve_checkpoint(model.checkpoint)
     else:
@@ -37,11 +38,12 @@ def obtain_vocabulary(
     if not data.trim_vocabulary:
         vocabulary = _load_whole(source)
         vocabulary.save(folder)
-        return {"vocabulary": {"num_pieces": vocabulary.size}}
+        return {"vocabulary": VocabularyFacts(num_pieces=vocabulary.size)}
     # Weights that start anew have no byte rows worth keeping: a new character gets a row of its own.
     is_new = isinstance(model, T5FromScratch)
     report = trim_vocabulary(source, [*texts, *also], folder, add_characters=is_new).report
-    return {"vocabulary": {"num_pieces": report.num_pieces_after, "num_pieces_untrimmed": report.num_pieces_before}}
+    sizes = VocabularyFacts(num_pieces=report.num_pieces_after, num_pieces_untrimmed=report.num_pieces_before)
+    return {"vocabulary": sizes}
 
 
 def _load_whole(source: Path) -> Vocabulary:

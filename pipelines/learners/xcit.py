@@ -30,7 +30,8 @@ from pipelines.errors import ConfigError, PodiumError
 from pipelines.learners.attention_figures import draw_class_attention, draw_cross_covariance
 from pipelines.learners.learner import FoldJob
 from pipelines.learners.neural import NeuralLearner
-from pipelines.runs.directory import RunDirectory, check_disk
+from pipelines.runs.record import ImageFacts, Normalisation, Prepared
+from pipelines.runs.run import Run, check_disk
 from pipelines.runs.scoring import encode_labels
 
 FOUND = "images.json"
@@ -43,7 +44,7 @@ AUGMENTATION = tuple(Augmentation.__dataclass_fields__)
 class XCiTLearner(NeuralLearner):
     """Trains and predicts with an XCiT."""
 
-    def __init__(self, experiment: Experiment, competition: Competition, run: RunDirectory) -> None:
+    def __init__(self, experiment: Experiment, competition: Competition, run: Run) -> None:
         super().__init__(experiment, competition, run)
         assert isinstance(experiment.data, Images)
         if competition.images is None:
@@ -62,7 +63,7 @@ class XCiTLearner(NeuralLearner):
 
     # -- before training ---------------------------------------------------------------------------------------------
 
-    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Mapping[str, object]:
+    def prepare(self, train: DataFrame, test: DataFrame, *, also: Sequence[str] = ()) -> Prepared:
         """Look at every image; write `images.json`, which says how pixels are normalised and which rows are skipped."""
         if getattr(self.experiment.model, "checkpoint", None) is not None:
             self._create_model()  # weights that are missing or do not fit end a run before it begins
@@ -75,12 +76,12 @@ class XCiTLearner(NeuralLearner):
             raise PodiumError(f"{self.competition.name}: none of {len(train)} training images can be used")
         else:
             statistics = found.statistics
-        made = {
-            "normalisation": {"mean": list(statistics.mean), "std": list(statistics.std)},
-            "num_skipped": {role: len(rows) for role, rows in problems.items()},
-            "skipped": problems,
-        }
-        write_json(self.run.path / FOUND, made)
+        made = ImageFacts(
+            normalisation=Normalisation(mean=tuple(statistics.mean), std=tuple(statistics.std)),
+            num_skipped={role: len(rows) for role, rows in problems.items()},
+            skipped=problems,
+        )
+        made.write(self.run.path / FOUND)
         return {"images": made}
 
     def _inspect(self, frame: DataFrame, cache: NDArray[np.uint8] | None) -> Inspection:
@@ -97,17 +98,16 @@ class XCiTLearner(NeuralLearner):
             )
 
     @cached_property
-    def _found(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = read_json(self.run.path / FOUND)
-        return found
+    def _found(self) -> ImageFacts:
+        return ImageFacts.read(self.run.path / FOUND)
 
     @cached_property
     def _statistics(self) -> PixelStatistics:
-        stated = self._found["normalisation"]
-        return PixelStatistics(tuple(stated["mean"]), tuple(stated["std"]))
+        stated = self._found.normalisation
+        return PixelStatistics(stated.mean, stated.std)
 
     def _training_rows(self, train: DataFrame) -> DataFrame:
-        return train[~train["id"].isin(list(self._found["skipped"]["training"]))]
+        return train[~train["id"].isin(list(self._found.skipped["training"]))]
 
     # -- pixels ------------------------------------------------------------------------------------------------------
 

@@ -1,29 +1,33 @@
 """A submission's kernel built once more in a clone at its commit, and held against what was pushed."""
 
-import json
 import shutil
-from collections.abc import Mapping
 
+from pipelines.kernels.kinds import KernelMode
+from pipelines.kernels.manifest import MANIFEST, Manifest
+from pipelines.kernels.submitted_kernel import SubmittedKernel
 from pipelines.reproduction.checkout import inside, run_podium
+from pipelines.reproduction.difference import Difference
 from pipelines.reproduction.file_finder import FileFinder
-from pipelines.submissions.ledger import Difference, Ledger, Record
+from pipelines.runs.run import run_place
+from pipelines.submissions.ledger import Ledger
+from pipelines.submissions.ledger_entry import LedgerEntry
 from pipelines.workspace import Workspace
 
 
 def rebuild_kernel(
-    workspace: Workspace, ledger: Ledger, record: Record, finder: FileFinder, clone: Workspace
+    workspace: Workspace, ledger: Ledger, record: LedgerEntry, finder: FileFinder, clone: Workspace
 ) -> Difference | None:
     """Build the kernel in `clone`, where run and data are, and return the first digest that differs.
 
     Bytes are equal only with the owner of then, who is taken from the record. Raises PodiumError where the build fails.
     """
-    kernel, run = record["kernel"], clone.runs / record["experiment"].replace("/", "-") / record["run"]
-    owner, slug = str(kernel["kernel"]).split("/")
-    arguments = ["kernel", "build", slug]
-    if kernel["mode"] == "predict":
-        arguments += ["--run", record["run"]]
+    kernel, run = record.kernel, run_place(clone.runs, record.experiment, record.run)
+    assert kernel is not None
+    arguments = ["kernel", "build", kernel.kernel.slug]
+    if kernel.mode is KernelMode.PREDICT:
+        arguments += ["--run", record.run]
         former = workspace.runs / run.parent.name / run.name
-        for name, digest in kernel["files_sha256"].items():
+        for name, digest in kernel.files_sha256.items():
             source = ledger.kept(digest) or finder.find(name, digest, former / name)
             if source is None:
                 return Difference(f"kernel.files_sha256.{name}", digest, None, "it was in the run directory")
@@ -33,26 +37,24 @@ def rebuild_kernel(
         inside(clone.root, clone.build / "wheels").parent.mkdir(exist_ok=True)
         (clone.build / "wheels").symlink_to(wheels)
     # What changed the build beside kernel.yaml.
-    flags = kernel.get("built_with") or {}
-    arguments += ["--resume"] if flags.get("resume") else []
-    mode = {str(flags["mode"]).upper(): "1"} if flags.get("mode") else {}
-    run_podium(clone.root, arguments, {"KAGGLE_USERNAME": owner, **mode})
-    manifest = json.loads((clone.build / "kernels" / slug / "MANIFEST.json").read_text(encoding="utf-8"))
-    return _compare(kernel, manifest)
+    flags = kernel.built_with
+    arguments += ["--resume"] if flags and flags.resume else []
+    mode = {flags.mode.upper(): "1"} if flags and flags.mode else {}
+    run_podium(clone.root, arguments, {"KAGGLE_USERNAME": kernel.kernel.owner, **mode})
+    return _compare(kernel, Manifest.read(clone.build / "kernels" / kernel.kernel.slug / MANIFEST))
 
 
-def _compare(recorded: Record, built: Record) -> Difference | None:
-    """The first file that is another: notebook and metadata, then the datasets'."""
-    if built["bundle_sha256"] == recorded["bundle_sha256"]:
+def _compare(recorded: SubmittedKernel, built: Manifest) -> Difference | None:
+    """The first file that is another: the datasets' first, for a notebook holds their digests."""
+    if built.bundle_sha256 == recorded.bundle_sha256:
         return None
     here = _digests(built)
     for name, digest in _digests(recorded).items():
         if here.get(name) != digest:
             return Difference(f"kernel.{name}", digest, here.get(name))
-    return Difference("kernel.bundle_sha256", recorded["bundle_sha256"], built["bundle_sha256"])
+    return Difference("kernel.bundle_sha256", recorded.bundle_sha256, built.bundle_sha256)
 
 
-def _digests(manifest: Record) -> Mapping[str, str]:
-    digests = {f"datasets.{d['slug']}.{name}": sha for d in manifest["datasets"] for name, sha in d["files"].items()}
-    # A notebook holds the digests of its datasets, hence they come first.
-    return digests | {f"files.{name}": digest for name, digest in manifest["files"].items()}
+def _digests(of: SubmittedKernel | Manifest) -> dict[str, str]:
+    digests = {f"datasets.{d.slug}.{name}": sha256 for d in of.datasets for name, sha256 in d.files.items()}
+    return digests | {f"files.{name}": sha256 for name, sha256 in of.files.items()}

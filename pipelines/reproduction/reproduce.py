@@ -13,20 +13,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components.files.atomic import read_json
 from components.files.digests import file_digest
 from pipelines.competitions.data_digests import digest_of
 from pipelines.kernels.rehearsal.hidden_rerun import OWN
 from pipelines.modes import name_mode
 from pipelines.reproduction.checkout import ask_competition, inside, run_podium
+from pipelines.reproduction.difference import Difference, differences
 from pipelines.reproduction.file_finder import FileFinder
 from pipelines.reproduction.kernel_rebuilding import rebuild_kernel
-from pipelines.reproduction.rebuilding import explain_source, gather_run, rebuild_source, source_of
-from pipelines.runs.directory import describe_machine, list_versions
-from pipelines.runs.source_state import hash_source
+from pipelines.reproduction.rebuilding import Source, explain_source, gather_run, rebuild_source
+from pipelines.runs.record import RUN_JSON, Machine, RunRecord
+from pipelines.runs.run import run_place
+from pipelines.runs.source.machine import describe_machine, list_versions
+from pipelines.runs.source.state import hash_source
 from pipelines.screen import say
-from pipelines.submissions.ledger import Difference, Ledger, Record, differences
-from pipelines.submissions.ledger_record import check_whole, training_words
+from pipelines.submissions.ledger import Ledger
+from pipelines.submissions.ledger_entry import LedgerEntry
+from pipelines.submissions.writer import settle_here
 from pipelines.workspace import Workspace
 
 # Of the machine, what equal bits depend on.
@@ -49,17 +52,18 @@ def reproduce(
     Weights are looked for under runs/ and in `weights`; data in `data_dir`, else where the workspace has them. `into`
     keeps the clone. With `retrain` the run is trained again. Raises `PodiumError` where something is not to be had.
     """
+    settle_here(workspace)
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
-    check_whole(record)
-    source = record if retrain else source_of(record)
+    record.check_whole()
+    source = record if retrain else record.source
     if retrain:
-        training_words(record)  # before anything is cloned
-    what = ", ".join(filter(None, (str(record["run"]), name_mode(str(record.get("mode"))))))
-    say(f"{record['ref']}: {record['experiment']} {what}, commit {str(source['commit'])[:12]}", console)
+        record.training_words()  # before anything is cloned
+    what = ", ".join(filter(None, (record.run, name_mode(str(record.mode)))))
+    say(f"{record.ref}: {record.experiment} {what}, commit {str(source.commit)[:12]}", console)
     with _folder(into) as target:
-        rebuild_source(workspace.root, ledger, record["ref"], source, target)
-        slug = ask_competition(target, record["competition"]).slug
+        rebuild_source(workspace.root, ledger, record.ref, source, target)
+        slug = ask_competition(target, record.competition).slug
         work = _Work(workspace, ledger, record, source, target, slug, hash_source(target), console)
         data = data_dir.absolute() if data_dir else _find_data(work)
         found = _compare_inputs(work, data)
@@ -78,8 +82,8 @@ class _Work:
 
     workspace: Workspace
     ledger: Ledger
-    record: Record
-    source: Record
+    record: LedgerEntry
+    source: Source
     target: Path
     slug: str
     source_sha256: str
@@ -88,7 +92,7 @@ class _Work:
     @property
     def threads(self) -> dict[str, str]:
         """The recorded number, for the processes to come."""
-        number = self.record["machine"].get("torch_threads")
+        number = self.record.machine and self.record.machine.torch_threads
         return {"OMP_NUM_THREADS": str(number)} if number else {}
 
     def say(self, text: str) -> None:
@@ -106,8 +110,8 @@ def _folder(into: Path | None) -> Iterator[Path]:
 
 def _conclude(work: _Work, found: Difference | None, retrain: bool) -> bool:
     if found is None:
-        what = "the submission" if work.record["submission_sha256"] else "all that is on record"
-        work.say(f"equal: {what} of {work.record['ref']}, byte for byte")
+        what = "the submission" if work.record.submission_sha256 else "all that is on record"
+        work.say(f"equal: {what} of {work.record.ref}, byte for byte")
         return True
     work.say(f"differs: {found}")
     if retrain:
@@ -123,29 +127,31 @@ def _find_data(work: _Work) -> Path:
     if folder.is_dir():
         return folder
     # An embedded competition's data are written by the code of the commit; of another's it says how to get them.
-    run_podium(work.target, ["data", "prepare", work.record["competition"]])
+    run_podium(work.target, ["data", "prepare", work.record.competition])
     return Workspace(work.target).data_dir(work.slug)
 
 
 def _compare_inputs(work: _Work, data: Path) -> Difference | None:
     """The first difference of source and data."""
     record, source = work.record, work.source
-    if work.source_sha256 != source["source_sha256"]:
-        return Difference("source_sha256", source["source_sha256"], work.source_sha256, explain_source(source))
-    work.say("  source     equal" + (", with its uncommitted changes" if source["diff"] else ""))
-    for name, digest in record["data_sha256"].items():
+    if work.source_sha256 != source.source_sha256:
+        return Difference("source_sha256", source.source_sha256, work.source_sha256, explain_source(source))
+    work.say("  source     equal" + (", with its uncommitted changes" if source.diff else ""))
+    for name, digest in record.data_sha256.items():
         found = digest_of(data, name)
         if found != digest:
             return Difference(f"data_sha256.{name}", digest, found, str(data / name))
-    work.say(f"  data       {len(record['data_sha256'])} files equal in {data}")
+    work.say(f"  data       {len(record.data_sha256)} files equal in {data}")
     return None
 
 
 def _compare_environment(work: _Work) -> list[Difference]:
-    recorded = {key: work.record["machine"].get(key) for key in BITS}
+    machine, now = work.record.machine or Machine(), describe_machine()
+    recorded = {name: getattr(machine, name) for name in BITS}
     # A number of threads that is on record is asked for below.
-    here = describe_machine() | ({"torch_threads": recorded["torch_threads"]} if work.threads else {})
-    found = differences("versions", work.record["versions"], list_versions(work.record["versions"]))
+    here = {name: getattr(now, name) for name in BITS}
+    here |= {"torch_threads": machine.torch_threads} if work.threads else {}
+    found = differences("versions", work.record.versions, list_versions(work.record.versions))
     found += differences("machine", recorded, here)
     for difference in found:
         work.say(f"  {difference}")
@@ -159,12 +165,12 @@ def _compare_environment(work: _Work) -> list[Difference]:
 
 def _predict_again(work: _Work, data: Path, weights: Sequence[Path]) -> Difference | None:
     record, runs = work.record, work.workspace.runs
-    run = inside(work.target, work.target / "runs" / record["experiment"].replace("/", "-") / record["run"])
+    run = inside(work.target, run_place(work.target / "runs", record.experiment, record.run))
     finder = FileFinder([*weights, runs])
     missing = gather_run(work.ledger, record, finder, runs, run)
     if missing is not None:
         return missing
-    work.say(f"  weights    {len(record['weights_sha256'])} files equal")
+    work.say(f"  weights    {len(record.weights)} files equal")
     output = run / "submission.csv"
     arguments = ["predict", "--run", str(run), "--data-dir", str(data), "--output", str(output)]
     run_podium(work.target, arguments, work.threads)
@@ -173,40 +179,40 @@ def _predict_again(work: _Work, data: Path, weights: Sequence[Path]) -> Differen
 
 def _build_again(work: _Work, data: Path, finder: FileFinder) -> Difference | None:
     """The kernel of the submission, if there was one and its source is the clone's."""
-    kernel = work.record["kernel"]
+    kernel = work.record.kernel
     if not kernel:
         return None
-    if kernel["source_sha256"] != work.source_sha256:
-        work.say(f"  kernel     not built: no commit is known to be its source ({str(kernel['source_sha256'])[:16]})")
+    if kernel.source_sha256 != work.source_sha256:
+        work.say(f"  kernel     not built: no commit is known to be its source ({str(kernel.source_sha256)[:16]})")
         return None
     clone = Workspace(work.target)
     _lay_out_data(clone, work.slug, data)
     found = rebuild_kernel(work.workspace, work.ledger, work.record, finder, clone)
     if found is None:
-        work.say(f"  kernel     equal: {kernel['kernel']} version {kernel['version']}, notebook and datasets")
+        work.say(f"  kernel     equal: {kernel.kernel} version {kernel.version}, notebook and datasets")
     return found
 
 
 def _train_again(work: _Work, data: Path) -> Difference | None:
     """Train by the recorded command and compare what it leaves, in the order in which it is made."""
-    record, words = work.record, training_words(work.record)
+    record, words = work.record, work.record.training_words()
     work.say(f"  training   podium {' '.join(words)}")
     _lay_out_data(Workspace(work.target), work.slug, data)
-    mode = {str(record["mode"]).upper(): "1"} if record["mode"] else {}
+    mode = {record.mode.upper(): "1"} if record.mode else {}
     run_podium(work.target, words, work.threads | mode)
     (run,) = (path.parent for path in work.target.glob("runs/*/*/run.json"))
-    folds = read_json(run / "run.json")["folds_sha256"]
-    if folds != record["folds_sha256"]:
-        return Difference("folds_sha256", record["folds_sha256"], folds, str(run / "folds.csv"))
+    folds = RunRecord.read(run / RUN_JSON).folds_sha256
+    if folds != record.folds_sha256:
+        return Difference("folds_sha256", record.folds_sha256, folds, str(run / "folds.csv"))
     for line, files in (
-        ("config_sha256", {"config.yaml": record["config_sha256"]}),
-        ("weights_sha256", record["weights_sha256"]),
+        ("config_sha256", {"config.yaml": record.config_sha256}),
+        ("weights_sha256", record.weights),
     ):
         for name, digest in files.items():
             found = file_digest(run / name) if (run / name).is_file() else None
             if found != digest:
                 return Difference(f"{line}.{name}", digest, found, str(run / name))
-    work.say(f"  weights    {len(record['weights_sha256'])} files equal")
+    work.say(f"  weights    {len(record.weights)} files equal")
     return _compare_submission(work, run / "submission.csv")
 
 
@@ -231,7 +237,7 @@ def _lay_out_data(clone: Workspace, slug: str, data: Path) -> None:
 
 
 def _compare_submission(work: _Work, output: Path) -> Difference | None:
-    recorded, digest = work.record["submission_sha256"], file_digest(output)
+    recorded, digest = work.record.submission_sha256, file_digest(output)
     if recorded and digest != recorded:
         return Difference("submission_sha256", recorded, digest, str(output))
     if recorded:

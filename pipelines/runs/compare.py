@@ -13,7 +13,8 @@ from components.metrics.table import METRICS
 from pipelines.competitions.competition import Competition
 from pipelines.competitions.loading import load_competition
 from pipelines.workspace import Workspace
-from pipelines.runs.index import RunRecord, list_runs, load_submissions
+from pipelines.runs.run import Run
+from pipelines.runs.submission import read_submissions
 from pipelines.errors import PodiumError
 from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table, say
 
@@ -27,7 +28,7 @@ NUM_FIRST_PARAMETERS = 3
 class RunRow:
     """What the table says about one run. `score` is OOF's (or the mean over folds where there is none)."""
 
-    record: RunRecord
+    run: Run
     score: float | None
     fold_scores: Sequence[float]
     public: Mapping[str, float]
@@ -35,15 +36,15 @@ class RunRow:
 
     @property
     def seconds(self) -> float | None:
-        return _number(self.record.manifest.get("wall_seconds"))
+        return self.run.record.wall_seconds
 
     @property
     def memory_bytes(self) -> float | None:
-        return _number(self.record.manifest.get("peak_memory_bytes"))
+        return self.run.record.peak_memory_bytes
 
     @property
     def started(self) -> str:
-        return self.record.started[:16].replace("T", " ")
+        return (self.run.record.started or "")[:16].replace("T", " ")
 
 
 def compare(
@@ -62,22 +63,21 @@ def compare(
     is score (default: best first), lb, time, memory, started, or a parameter's dotted key. `as_json` prints one JSON
     list with everything, also what found no room. Raises `PodiumError` when there are no such runs.
     """
-    records = _wanted(list_runs(workspace.runs, experiment), workspace, competition, experiment)
+    runs = _wanted(Run.list(workspace.runs, experiment), workspace, competition, experiment)
     tables = {}
-    for name in sorted({record.competition for record in records if not record.damage}):
+    for name in sorted({run.competition for run in runs if not run.damage}):
         rules = load_competition(name)
-        rows = [_row(record, rules) for record in records if record.competition == name]
+        rows = [_row(run, rules) for run in runs if run.competition == name and not run.damage]
         tables[name] = (rules, _sorted(rows, rules, sort)[:limit], len(rows))
-    damaged = [record for record in records if record.damage]
+    damaged = [run for run in runs if run.damage]
     if as_json:
         say(_as_json(tables, damaged).removesuffix("\n"), console)
         return
     for rules, rows, num_rows in tables.values():
         _print_runs(console, rules, rows, num_rows)
-    for record in records:
-        if not (record.damage or record.lost):
-            continue
-        say(f"damaged: {record.damage or record.lost}", console)
+    for run in runs:
+        if run.damage or run.lost:
+            say(f"damaged: {run.damage or run.lost}", console)
 
 
 def _compared_parameters(rows: Sequence[RunRow]) -> list[str]:
@@ -85,7 +85,7 @@ def _compared_parameters(rows: Sequence[RunRow]) -> list[str]:
 
     What SMOKE=1 and OVERFIT=1 override would otherwise hide them on a narrow screen.
     """
-    real = [row for row in rows if row.record.is_real]
+    real = [row for row in rows if row.run.is_real]
     return differing_parameters([row.parameters for row in real or rows])
 
 
@@ -111,37 +111,37 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _wanted(
-    records: list[RunRecord], workspace: Workspace, competition: str | None, experiment: str | None
-) -> list[RunRecord]:
+    runs: list[Run], workspace: Workspace, competition: str | None, experiment: str | None
+) -> list[Run]:
     """A damaged run has lost the name of its competition and is listed whichever is asked for."""
     if competition is not None:
-        name = _competition_name(competition, records)
-        records = [record for record in records if record.damage or record.competition == name]
-    if not records:
+        name = _competition_name(competition, runs)
+        runs = [run for run in runs if run.damage or run.competition == name]
+    if not runs:
         what = f"experiment {experiment}: " if experiment else f"competition {competition}: " if competition else ""
         raise PodiumError(f"{what}no runs under {workspace.runs}; make one with: make experiment EXP=...")
-    return records
+    return runs
 
 
-def _competition_name(name_or_slug: str, records: Sequence[RunRecord]) -> str:
-    for name in sorted({record.competition for record in records if not record.damage}):
+def _competition_name(name_or_slug: str, runs: Sequence[Run]) -> str:
+    for name in sorted({run.competition for run in runs if not run.damage}):
         if name_or_slug == load_competition(name).kaggle_slug:
             return name
     return load_competition(name_or_slug).name
 
 
-def _row(record: RunRecord, rules: Competition) -> RunRow:
-    metrics = record.metrics
+def _row(run: Run, rules: Competition) -> RunRow:
+    metrics = run.metrics
     fold_keys = sorted(key for key in metrics if key.startswith("fold") and key.endswith(f"/{rules.metric}"))
     public: Mapping[str, float] = {}
-    for entry in load_submissions(record):
-        public = entry.get("public") or public
+    for submission in [] if run.damage else read_submissions(run.submissions_file):
+        public = submission.public or public
     try:
-        config = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load(run.config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         config = {}
     return RunRow(
-        record=record,
+        run=run,
         score=metrics.get(f"oof/{rules.metric}", metrics.get(f"cv/{rules.metric}")),
         fold_scores=[metrics[key] for key in fold_keys],
         public=public,
@@ -152,11 +152,11 @@ def _row(record: RunRecord, rules: Competition) -> RunRow:
 def _sorted(rows: list[RunRow], rules: Competition, sort: str | None) -> list[RunRow]:
     """By the key; runs without it come last, and newer runs before older ones of the same. Real runs precede others."""
     ordered = _ordered(rows, rules, sort)
-    return sorted(ordered, key=lambda row: not row.record.is_real)
+    return sorted(ordered, key=lambda row: not row.run.is_real)
 
 
 def _ordered(rows: list[RunRow], rules: Competition, sort: str | None) -> list[RunRow]:
-    newest_first = sorted(rows, key=lambda row: row.record.run, reverse=True)
+    newest_first = sorted(rows, key=lambda row: row.run.id, reverse=True)
     sign = -1.0 if METRICS[rules.metric].greater_is_better else 1.0
     keys: dict[str, Callable[[RunRow], float | None]] = {
         "score": lambda row: None if row.score is None else sign * row.score,
@@ -198,11 +198,11 @@ def _score_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:
     scores = [row.score for row in rows]
     public = [row.public.get(rules.metric) for row in rows]
     columns = [
-        Column("run", [row.record.run for row in rows]),
-        Column("experiment", [row.record.experiment for row in rows]),
+        Column("run", [row.run.id for row in rows]),
+        Column("experiment", [row.run.experiment for row in rows]),
     ]
-    if not all(row.record.is_real for row in rows):
-        columns.append(Column("mode", [row.record.mode for row in rows]))
+    if not all(row.run.is_real for row in rows):
+        columns.append(Column("mode", [row.run.mode for row in rows]))
     best = _best(rows, scores, rules.metric)
     columns.append(Column("OOF", list(map(format_score, scores)), is_number=True, best=best))
     if any(len(row.fold_scores) > 1 for row in rows):
@@ -213,7 +213,7 @@ def _score_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:
 
 
 def _cost_columns(rows: Sequence[RunRow]) -> list[Column]:
-    statuses = [row.record.status for row in rows]
+    statuses = [row.run.status for row in rows]
     return [
         Column("time", [format_duration(row.seconds) for row in rows], is_number=True),
         Column("memory", [format_bytes(row.memory_bytes) for row in rows], is_number=True, rank=2),
@@ -235,7 +235,7 @@ def _parameter_columns(rows: Sequence[RunRow]) -> list[Column]:
 def _extra_columns(rules: Competition, rows: Sequence[RunRow]) -> list[Column]:
     columns = []
     for metric in rules.extra_metrics:
-        scores = [row.record.metrics.get(f"oof/{metric}") for row in rows]
+        scores = [row.run.metrics.get(f"oof/{metric}") for row in rows]
         if any(score is not None for score in scores):
             cells, best = list(map(format_score, scores)), _best(rows, scores, metric)
             columns.append(Column(metric, cells, is_number=True, best=best, rank=4))
@@ -247,7 +247,7 @@ def _best(rows: Sequence[RunRow], scores: Sequence[float | None], metric: str) -
     present = {
         index: score
         for index, (row, score) in enumerate(zip(rows, scores, strict=True))
-        if row.record.is_real and score is not None
+        if row.run.is_real and score is not None
     }
     if len(present) < 2:
         return []
@@ -270,30 +270,30 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _as_json(tables: Mapping[str, tuple[Competition, list[RunRow], int]], damaged: Sequence[RunRecord]) -> str:
+def _as_json(tables: Mapping[str, tuple[Competition, list[RunRow], int]], damaged: Sequence[Run]) -> str:
     items: list[dict[str, Any]] = []
     for rules, rows, _ in tables.values():
         keys = _compared_parameters(rows)
         for row in rows:
-            record = row.record
+            run = row.run
             items.append(
                 {
-                    "run": record.run,
-                    "experiment": record.experiment,
-                    "mode": record.mode,
+                    "run": run.id,
+                    "experiment": run.experiment,
+                    "mode": run.mode,
                     "competition": rules.name,
                     "metric": rules.metric,
                     "score": row.score,
                     "fold_scores": list(row.fold_scores),
-                    "metrics": dict(record.metrics),
+                    "metrics": run.metrics,
                     "lb": dict(row.public),
                     "wall_seconds": row.seconds,
                     "peak_memory_bytes": row.memory_bytes,
-                    "status": record.status,
-                    "started": record.started,
+                    "status": run.status,
+                    "started": run.record.started,
                     "parameters_that_differ": {key: row.parameters.get(key) for key in keys},
                 }
             )
-    for record in damaged:
-        items.append({"run": record.run, "experiment": record.experiment, "status": "damaged", "damage": record.damage})
+    for run in damaged:
+        items.append({"run": run.id, "experiment": run.experiment, "status": "damaged", "damage": run.damage})
     return json.dumps(items, indent=2, ensure_ascii=False) + "\n"

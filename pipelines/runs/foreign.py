@@ -1,6 +1,5 @@
 """A run directory that others wrote, held to be one before anything in it is copied, followed or sent."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 from components.files.atomic import PARTIAL
 from components.files.digests import read_object
 from pipelines import names
+from pipelines.runs.submission import read_submissions
 from pipelines.tracking.recorded import read_run
 from pipelines.errors import PodiumError
+from pipelines.runs.record import RUN_JSON, RunRecord
 
-Record = dict[str, Any]
 
-
-def read_foreign_run(source: Path, tracking: str) -> Record:
+def read_foreign_run(source: Path, tracking: str) -> RunRecord:
     """The record of a run directory in which every name and path has been looked at; nothing is written.
 
     Raises PodiumError naming the file and the entry: a link, pipe or device in the folder, a name in run.json that
@@ -22,12 +21,13 @@ def read_foreign_run(source: Path, tracking: str) -> Record:
     """
     try:
         names.plain_tree(source)
-        record = _read_object(source / "run.json")
-        _check_record(source / "run.json", record)
+        _check_record(source / RUN_JSON, _read_object(source / RUN_JSON))
+        record = RunRecord.read(source / RUN_JSON)
         for result in sorted(source.glob("*/result.json")):
             content = {"checkpoint": "none"} | _read_object(result)  # one without weights names none
             _check(result, content, "checkpoint", names.place)
-        _check_submissions(source / "submissions.jsonl")
+        # What was submitted elsewhere comes along; its words would go into the ledger with the next score.
+        read_submissions(source / "submissions.jsonl")
         _check_depth(source / tracking, read_run(source / tracking, run_dir=source).params)
     except (ValueError, PodiumError) as error:
         raise PodiumError(names.one_line(str(error))) from None
@@ -47,23 +47,6 @@ def _check_record(path: Path, record: Mapping[str, Any]) -> None:
         _check(path, record, "commit", names.commit)
 
 
-def _check_submissions(path: Path) -> None:
-    """What was submitted elsewhere comes along; its words would go into the ledger with the next score."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # a torn line counts as not written
-        where = Path(f"{path}, line {number}")
-        if not isinstance(entry, dict):
-            raise ValueError(f"{where}: holds no JSON object")
-        for key in {"host", "competition"} & entry.keys():
-            _check(where, entry, key, names.name)
-        if "ref" in entry:
-            _check(where, {"ref": str(entry["ref"])}, "ref", names.name)
-
-
 def _check(path: Path, content: Mapping[str, Any], key: str, check: Callable[[object], object]) -> None:
     if key not in content:
         raise ValueError(f"{path}: {key}: missing; needs a run as podium writes it")
@@ -79,7 +62,7 @@ def _run(value: object) -> None:
         raise ValueError(f"{value!r} ends with {PARTIAL}, which is no name of a run")
 
 
-def _read_object(path: Path) -> Record:
+def _read_object(path: Path) -> dict[str, Any]:
     content = read_object(path)
     _check_depth(path, content)
     return content

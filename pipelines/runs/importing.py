@@ -4,44 +4,35 @@ A kernel that goes on from its own former output brings the same run again, long
 """
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from components.files.atomic import atomic_folder, read_json
-from pipelines import names
+from components.files.atomic import atomic_folder
+from components.files.digests import read_unsealed
 from pipelines.runs.foreign import read_foreign_run
+from pipelines.tracking.journal import ANY_UNSENT
 from pipelines.tracking.jsonl import TRACKING_FOLDER, finish_import, import_jsonl_run
+from pipelines.tracking.place import NOT_TRACKED, Backend
 from pipelines.tracking.recorded import read_run
-from pipelines.runs.source_search import find_source
+from pipelines.runs.source.search import find_source
 from pipelines.tracking.tracker import tracking_record
 from pipelines.tracking.opening import open_tracker
 from pipelines.workspace import Workspace
-from pipelines.runs.directory import RunDirectory, dirty_tag
+from pipelines.runs.record import Origin
+from pipelines.runs.run import Run, run_place
 from pipelines.runs.lock import locked_run
-from pipelines.modes import read_mode
 from pipelines.screen import say
 from pipelines.errors import PodiumError
 
 EVENTS = f"{TRACKING_FOLDER}/events.jsonl"
-NOT_TRACKED = {"backend": "none", "run_id": None, "uri": None}
 NEW, CONTINUED, KNOWN = "new", "continued", "known already"
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The kernel, as `owner/slug`, and its version that left a run."""
-
-    kernel: str
-    version: int
 
 
 @dataclass(frozen=True)
 class ImportedRun:
     """A run that lies under runs/ now; `state` says whether it is new, continued or was there."""
 
-    directory: RunDirectory
+    run: Run
     state: str
 
 
@@ -66,15 +57,10 @@ def read_origin(folder: Path) -> Origin | None:
     try:
         if beside.is_symlink():
             raise ValueError(f"{beside}: is a symbolic link; replace it with the file that `podium pull` wrote")
-        content = read_json(beside)
-        if not isinstance(content, dict) or not {"kernel", "version"} <= set(content):
-            return None
-        kernel, version = names.source(content["kernel"], "owner/slug"), content["version"]
-        if type(version) is not int or version < 1:
-            raise ValueError(f"{version!r} is no version; needs its number, 1 or more")
-    except (ValueError, RecursionError) as error:
-        raise PodiumError(f"{beside}: {str(error).removeprefix(f'{beside}: ')}") from None
-    return Origin(kernel, version)
+        origin = Origin.of(read_unsealed(beside), beside)
+    except ValueError as error:
+        raise PodiumError(str(error)) from None
+    return origin if origin.kernel and origin.version else None
 
 
 def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> ImportedRun:
@@ -84,35 +70,27 @@ def import_run(workspace: Workspace, source: Path, origin: Origin | None) -> Imp
     run that `read_foreign_run` refuses.
     """
     record = read_foreign_run(source, TRACKING_FOLDER)
-    _check_mode(record, source)
-    run = RunDirectory(workspace.runs / str(record["experiment"]).replace("/", "-") / str(record["run"]))
+    run = Run(run_place(workspace.runs, record.experiment, record.run))
     _compare(source, run)  # what is refused leaves no trace, not even of a lock
     with locked_run(run.path, say):
         return _import_alone(workspace, source, run, origin)
 
 
-def _import_alone(workspace: Workspace, source: Path, run: RunDirectory, origin: Origin | None) -> ImportedRun:
+def _import_alone(workspace: Workspace, source: Path, run: Run, origin: Origin | None) -> ImportedRun:
     state = _compare(source, run)
-    if state == KNOWN and "imported" in run.read_record():
+    if state == KNOWN and run.read_record().imported is not None:
         return ImportedRun(run, KNOWN)
     if state != KNOWN:
-        RunDirectory(source).check_files()
-        _copy(source, run, _keep_here(run))
+        Run(source).check_files()
+        _copy(source, run)
     _name_source(workspace, run)
     _replay(workspace, run, origin)
     return ImportedRun(run, state)
 
 
-def _check_mode(record: Mapping[str, Any], source: Path) -> None:
-    try:
-        read_mode(record)
-    except PodiumError as error:
-        raise PodiumError(f"{source / 'run.json'}: {error}") from None
-
-
-def _compare(source: Path, run: RunDirectory) -> str:
+def _compare(source: Path, run: Run) -> str:
     """Events are only appended, so that a run which went on begins with those it had."""
-    if not run.record.is_file():
+    if not run.record_file.is_file():
         if run.path.exists() or run.path.is_symlink():
             raise PodiumError(f"{run.path}: is there already and is no run (no run.json); move it away first")
         return NEW
@@ -126,56 +104,53 @@ def _compare(source: Path, run: RunDirectory) -> str:
     raise PodiumError(f"{run.path}: is there already, and {source} is no continuation of it; {cure}")
 
 
-def _keep_here(run: RunDirectory) -> dict[str, Any]:
-    """What a continued run keeps of its record: which MLflow run it is. A new one has none here, whatever it says."""
-    return {"tracking": run.read_record().get("tracking", NOT_TRACKED) if run.record.is_file() else NOT_TRACKED}
-
-
-def _copy(source: Path, run: RunDirectory, kept: Mapping[str, Any]) -> None:
-    submissions = run.path / "submissions.jsonl"
+def _copy(source: Path, run: Run) -> None:
+    """A continued run keeps which MLflow run it is. A new one has none here, whatever it says."""
+    tracking = run.read_record().tracking if run.record_file.is_file() else None
     with atomic_folder(run.path) as partial:
         # A link that was put there since the folder was looked at is not followed.
-        shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True)
-        if submissions.is_file():
-            shutil.copy2(submissions, partial)
-        RunDirectory(partial).update_record(**kept)
+        # What others could not send would be sent from here, with whatever files it names.
+        unsent = shutil.ignore_patterns(ANY_UNSENT)
+        shutil.copytree(source, partial, dirs_exist_ok=True, symlinks=True, ignore=unsent)
+        if run.submissions_file.is_file():
+            shutil.copy2(run.submissions_file, partial)
+        Run(partial).update_record(tracking=tracking)
 
 
-def _name_source(workspace: Workspace, run: RunDirectory) -> None:
+def _name_source(workspace: Workspace, run: Run) -> None:
     """A kernel has no git: the commit is found by the digest of what it ran."""
     record = run.read_record()
-    if record.get("commit"):
+    if record.commit:
         return
-    known = find_source(workspace.root, str(record.get("source_sha256")))
+    known = find_source(workspace.root, str(record.source_sha256))
     if known is not None:
         run.write_diff(known.diff)
         run.update_record(commit=known.commit, dirty=bool(known.diff))
-        run.note_files(run.diff)
+        run.note_files(run.diff_file)
 
 
-def _replay(workspace: Workspace, run: RunDirectory, origin: Origin | None) -> None:
+def _replay(workspace: Workspace, run: Run, origin: Origin | None) -> None:
     """Into the MLflow run that `tracking` names, else a new one; noted before, lest a crash should leave two."""
     record, tracking = run.read_record(), run.path / TRACKING_FOLDER
     recorded = read_run(tracking)
-    former = record["tracking"] if record["tracking"]["backend"] == "mlflow" else {}
+    former = record.tracking or NOT_TRACKED
     tracker = open_tracker(
         "mlflow",
         workspace,
         competition=str(recorded.competition),
         run_name=recorded.name,
         run_dir=run.path,
-        resume_run_id=former.get("run_id"),
+        resume_run_id=former.run_id if former.backend is Backend.MLFLOW else None,
         started_ms=recorded.started_ms,
-        mode=read_mode(record),
+        mode=record.mode_name,
     )
     run.update_record(tracking=tracking_record(tracker))
     import_jsonl_run(tracking, tracker)
-    tags = {"commit": record.get("commit") or "none", "dirty": dirty_tag(record), "mode": read_mode(record)}
+    tags = {"commit": record.commit or "none", "dirty": record.dirty_word, "mode": record.mode_name}
     if origin is not None:
-        tags |= {"kernel": origin.kernel, "kernel.version": str(origin.version)}
+        tags |= {"kernel": str(origin.kernel), "kernel.version": str(origin.version)}
     tracker.log_tags(tags)
-    if run.diff.exists():
+    if run.diff_file.exists():
         tracker.log_text(run.read_diff(), "git.diff")
     finish_import(recorded, tracker)
-    imported = {"kernel": origin.kernel, "version": origin.version} if origin else {}
-    run.update_record(imported=imported)
+    run.update_record(imported=origin or Origin())

@@ -20,7 +20,7 @@ from rich.progress import (
 from components.memory.host_memory import FreedMemory
 from pipelines.interruption import Interruption, handling
 from pipelines.tracking.tracker import Tracker
-from pipelines.runs.directory import peak_memory_bytes
+from pipelines.runs.source.machine import peak_memory_bytes
 from pipelines.screen import format_bytes, progress_console, say
 
 PLAIN_LINE_SECONDS = 15.0

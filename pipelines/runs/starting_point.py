@@ -14,18 +14,18 @@ from components.files.digests import file_digest
 from pipelines.config.experiment_file import read_values
 from pipelines.config.sections.section import RUN_PREFIX
 from pipelines.runs.digests import check_shared_files
-from pipelines.runs.directory import NEVER_READ_AGAIN, WEIGHTS, RunDirectory
+from pipelines.runs.run import NEVER_READ_AGAIN, WEIGHTS, Run
 from pipelines.runs.folds import expected_folds
-from pipelines.runs.index import run_of_name
+from pipelines.runs.record import Init, Prepared
 from pipelines.errors import PodiumError
 
 def take_over(
     checkpoint: str,
-    run: RunDirectory,
+    run: Run,
     *,
     kinds: Collection[str],
     read_vocabulary: Callable[[Path], object] = load_vocabulary,
-) -> dict[str, object]:
+) -> Prepared:
     """Link the weights that `checkpoint` means into `run`, copy their vocabulary, and say what they are for run.json.
 
     `checkpoint` is "run:" and an experiment (its newest finished real run) or a run's id (whatever its mode, finished
@@ -34,14 +34,13 @@ def take_over(
     does for a vocabulary that is none.
     """
     name, fold = _split_fold(checkpoint.removeprefix(RUN_PREFIX))
-    record = run_of_name(run.path.parents[1], name)
-    source = RunDirectory(record.folder)
+    source = Run.of_name(run.path.parents[1], name)
     check_shared_files(source.path, source.read_record(), but=NEVER_READ_AGAIN)
     checkpoints = {path.relative_to(source.path).parts[0]: path for path in source.trained_checkpoints()}
     chosen = fold or next(iter(expected_folds(source) or checkpoints))
     if chosen not in checkpoints:
         raise PodiumError(f"{checkpoint}: {source.path} has no finished {chosen}; it has {', '.join(checkpoints)}")
-    kind = read_values(source.config, str(source.config))["model"]["name"]
+    kind = read_values(source.config_file, str(source.config_file))["model"]["name"]
     if kind not in kinds:
         raise PodiumError(f"{checkpoint}: {source.path} is a run of model {kind}; name a run of {' or '.join(kinds)}")
     folder = checkpoints[chosen]
@@ -50,13 +49,13 @@ def take_over(
     read_vocabulary(run.path / "vocabulary")
     shutil.copytree(folder, run.path / WEIGHTS, copy_function=link_or_copy)
     return {
-        "init_from": {
-            "experiment": record.experiment,
-            "run": record.run,
-            **({} if record.is_real else {"mode": record.mode}),
-            "checkpoint": folder.relative_to(source.path).as_posix(),
-            "sha256": file_digest(folder / "model.safetensors"),
-        }
+        "init_from": Init(
+            experiment=source.experiment,
+            run=source.id,
+            mode=source.record.mode,
+            checkpoint=folder.relative_to(source.path).as_posix(),
+            sha256=file_digest(folder / "model.safetensors"),
+        )
     }
 
 

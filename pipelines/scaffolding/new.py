@@ -12,7 +12,7 @@ from rich.console import Console
 
 from components.files.atomic import atomic_file, write_text
 from pipelines.competitions.competition import Competition, FoldDefaults
-from pipelines.competitions.grades import record_grades, with_grades
+from pipelines.competitions.grades import find_grades, with_grades
 from pipelines.competitions.kaggle_files import KaggleFiles
 from pipelines.competitions.loading import competition_file
 from pipelines.competitions.tables import check_labels
@@ -167,7 +167,7 @@ def _check_answers(draft: CompetitionDraft, name: str, data_dir: Path) -> None:
     )
     check_sample(competition, competition.load_sample(data_dir))
     truth = _labelled_rows(competition, KaggleFiles(data_dir))
-    check_labels_can_be_scored(with_grades(competition, record_grades(competition, truth)), truth)
+    check_labels_can_be_scored(with_grades(competition, find_grades(competition, truth)), truth)
 
 
 def _labelled_rows(competition: Competition, files: KaggleFiles) -> DataFrame:

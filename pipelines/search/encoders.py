@@ -72,12 +72,11 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
     if name in PACKAGED:
         return PACKAGED[name]()
     if name.startswith(RUN_PREFIX):
-        from pipelines.runs.directory import RunDirectory
         from pipelines.runs.folds import first_checkpoint
-        from pipelines.runs.index import run_of_name
+        from pipelines.runs.run import Run
 
-        run = run_of_name(workspace.runs, name.removeprefix(RUN_PREFIX))
-        return first_checkpoint(RunDirectory(run.folder))
+        run = Run.of_name(workspace.runs, name.removeprefix(RUN_PREFIX))
+        return first_checkpoint(run)
     if Path(name).is_dir():
         return Path(name)
     raise PodiumError(

@@ -25,7 +25,7 @@ from components.search.text_folding import TextFolder, load_simplified
 from pipelines.competitions.embedded import hash_share
 from pipelines.errors import PodiumError
 from pipelines.packages import find_package, find_package_folder
-from pipelines.runs.directory import name_run_directory
+from pipelines.runs.run import new_run
 from pipelines.screen import Column, format_score, print_table, say
 from pipelines.search.corpora.corpus import Corpus, load_corpus
 from pipelines.search.encoders import open_sentence_encoder
@@ -194,7 +194,7 @@ def _track(
     params |= {"encoder.fingerprint": encoder.fingerprint, "weights": WEIGHTS}
     params |= {"dense_weight": " ".join(map(str, weights))}
     run = workspace.build / "search_evaluation" / corpus.name
-    folder = name_run_directory(run.parent, run.name).path
+    folder = new_run(run.parent, run.name).path
     write_json(folder / "metrics.json", {"params": params, "metrics": values})
     tracker = open_tracker(
         backend, workspace, competition=TRACKED_AS, run_name=corpus.name, run_dir=folder, resume_run_id=None

@@ -6,20 +6,23 @@ from rich.console import Console
 
 from pipelines.modes import REAL
 from pipelines.screen import Column, format_score, print_table
-from pipelines.submissions.ledger import Ledger, Record
+from pipelines.submissions.ledger import Ledger
+from pipelines.submissions.ledger_entry import LedgerEntry
+from pipelines.submissions.writer import settle_here
 from pipelines.workspace import Workspace
 
 
 def list_submissions(workspace: Workspace, console: Console | None = None) -> None:
     """One line a submission, oldest first; a column says which are of smoke runs, where any is."""
+    settle_here(workspace)
     records = Ledger(workspace.ledger).records()
     columns = [
-        Column("ref", [record["ref"] for record in records]),
-        Column("submitted (UTC)", [str(record["time"])[:16].replace("T", " ") for record in records]),
-        Column("experiment", [record["experiment"] for record in records]),
-        Column("run", [record["run"] for record in records]),
+        Column("ref", [record.ref for record in records]),
+        Column("submitted (UTC)", [record.time[:16].replace("T", " ") for record in records]),
+        Column("experiment", [record.experiment for record in records]),
+        Column("run", [record.run for record in records]),
     ]
-    modes = [str(record.get("mode") or REAL) for record in records]
+    modes = [record.mode or REAL for record in records]
     if set(modes) - {REAL}:
         columns.append(Column("mode", modes))
     columns += [
@@ -31,17 +34,18 @@ def list_submissions(workspace: Workspace, console: Console | None = None) -> No
 
 def show_submission(workspace: Workspace, ref: str) -> None:
     """The record, one line for each of its entries, in the order in which `podium reproduce` compares them."""
-    for line, value in _flat(Ledger(workspace.ledger).find(ref)):
+    settle_here(workspace)
+    for line, value in _flat(Ledger(workspace.ledger).find(ref).entries()):
         print(f"{line}: {value}")
 
 
-def _commit(record: Record) -> str:
-    return str(record["commit"] or "none")[:12] + ("+" if record["diff"] else "")
+def _commit(record: LedgerEntry) -> str:
+    return (record.commit or "none")[:12] + ("+" if record.diff else "")
 
 
-def _score(record: Record) -> str:
-    scores = list((record.get("public") or {}).values())
-    return format_score(scores[0]) if scores else str(record.get("status", ""))
+def _score(record: LedgerEntry) -> str:
+    scores = list(record.public.values())
+    return format_score(scores[0]) if scores else record.status or ""
 
 
 def _flat(content: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -6,17 +6,19 @@ events.jsonl   {"time": ms, "event": "started" | "resumed" | "artifact" | "data"
 params.json, tags.json, artifacts/ (texts, and files from outside the run directory)
 """
 
+import errno
 import json
 import logging
-import math
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from components.files.atomic import atomic_file
 from pipelines.redaction import cleaned, without_secrets
-from pipelines.tracking.recorded import EVENTS, METRICS, RecordedRun, read_lines, read_run
+from pipelines.tracking.place import Backend
+from pipelines.tracking.recorded import EVENTS, METRICS, RecordedRun, read_lines, read_run, to_json
 from pipelines.tracking.system_metrics import SYSTEM_PREFIX, SYSTEM_SECONDS, SystemSampler
 from pipelines.tracking.tracker import (
     DatedTracker,
@@ -39,7 +41,8 @@ class JsonlTracker:
     A full disk or a vanished folder is reported once, as a warning, and never ends the training.
     """
 
-    backend: str = "jsonl"
+    backend: Backend = Backend.JSONL
+    num_unsent: int = 0
     _keeps_end = False
 
     def __init__(
@@ -61,6 +64,8 @@ class JsonlTracker:
         self._has_failed = False
         for file_name in (METRICS, EVENTS):
             _drop_torn_line(folder / file_name)
+        for leftover in folder.glob("*.unfinished"):  # a kill of the version before left it
+            leftover.unlink()
         recorded = read_run(folder) if read_lines(folder / EVENTS) else None
         self._before = LoggedBefore()
         for row in recorded.metrics if recorded else ():
@@ -97,9 +102,9 @@ class JsonlTracker:
         self._sampler = SystemSampler(first_step=self._before.next_step(SYSTEM_PREFIX), seconds=seconds)
 
     def log_metrics_at(self, values: Mapping[str, float], step: int | None, time_ms: int) -> None:
-        fresh = self._before.new_values({key: float(value) for key, value in values.items()}, step)
+        fresh = self._before.new_values({key: float(value) for key, value in values.items()}, step, time_ms)
         if fresh:
-            row = {"time": time_ms, "step": step, "values": {key: _to_json(value) for key, value in fresh.items()}}
+            row = {"time": time_ms, "step": step, "values": {key: to_json(value) for key, value in fresh.items()}}
             line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
             self._guarded(lambda: self._metrics_file.write(line))
 
@@ -258,11 +263,7 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def _replace_json(path: Path, content: Mapping[str, object]) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _to_json(value: float) -> float | str:
-    # JSON knows no NaN; float() reads these words back.
-    return value if math.isfinite(value) else str(value)
+    if not path.parent.is_dir():  # of a run that was deleted no stump is to come back
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.modes import REAL
+from pipelines.tracking.place import Backend
 from pipelines.tracking.tracker import DatedTracker, TimedTracker, Tracker
 
 SCORES = ("cv/", "oof/", "lb/")
@@ -35,12 +36,16 @@ class ModeTracker:
         return self._tracker.run_id
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> Backend:
         return self._tracker.backend
 
     @property
     def uri(self) -> str | None:
         return self._tracker.uri
+
+    @property
+    def num_unsent(self) -> int:
+        return self._tracker.num_unsent
 
     def log_params(self, params: Mapping[str, object]) -> None:
         self._tracker.log_params(params)
@@ -73,7 +78,7 @@ class ModeTracker:
         JSON lines name its folder by the fold; MLflow names the run "smoke fold0", and its curves on the run above
         still by the fold, so that they lie over a real run's.
         """
-        name = name if self.backend == "jsonl" else name_tracked(name, self._mode)
+        name = name if self.backend is Backend.JSONL else name_tracked(name, self._mode)
         if started_ms is not None and isinstance(self._tracker, DatedTracker):
             inner = self._tracker.child(name, started_ms)
         else:

@@ -1,6 +1,7 @@
 """A run as the JSON lines of `pipelines.tracking.jsonl` tell it, of this machine or of another one."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,11 @@ def read_run(folder: Path, *, run_dir: Path | None = None) -> RecordedRun:
         if (inner / EVENTS).is_file():
             run.children[_child_name(inner, run_dir)] = read_run(inner, run_dir=run_dir)
     return run
+
+
+def to_json(value: float) -> float | str:
+    """JSON knows no NaN; `float` reads these words back."""
+    return value if math.isfinite(value) else str(value)
 
 
 def read_lines(path: Path) -> list[Any]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from pipelines.tracking.place import Backend, TrackingPlace
+
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -25,12 +27,16 @@ class Tracker(Protocol):
         """The backend's name of this run; None where it has none (yet)."""
 
     @property
-    def backend(self) -> str:
-        """ "mlflow", "jsonl" or "none": what `reopen_tracker` needs to find the run again."""
+    def backend(self) -> Backend:
+        """What `reopen_tracker` needs to find the run again."""
 
     @property
     def uri(self) -> str | None:
         """Where the run is kept: a tracking URI (without credentials) or a folder."""
+
+    @property
+    def num_unsent(self) -> int:
+        """How many calls wait to be sent by a later command; known after `finish`."""
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Flat, dotted keys, once per run. After a resume equal values are skipped and changed ones become tags."""
@@ -83,8 +89,9 @@ class NullTracker:
     """Keeps nothing: for tests, for `tracking.name: none` and for the processes that are not the main one."""
 
     run_id: str | None = None
-    backend: str = "none"
+    backend: Backend = Backend.NONE
     uri: str | None = None
+    num_unsent: int = 0
 
     def log_params(self, params: Mapping[str, object]) -> None:
         pass
@@ -118,27 +125,27 @@ class LoggedBefore:
     """What a resumed run holds already, so that the steps it repeats after its checkpoint are not stored twice."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, tuple[int, float, int]] = {}
 
-    def note(self, key: str, step: int | None, value: float) -> None:
-        """Take in one stored value, the newest last."""
+    def note(self, key: str, step: int | None, value: float, time_ms: int = 0) -> None:
+        """Take in one stored value, the newest last, with its time where that is to count."""
         step = step or 0
         if key not in self._last or step >= self._last[key][0]:
-            self._last[key] = (step, value)
+            self._last[key] = (step, value, time_ms)
 
-    def new_values(self, values: Mapping[str, float], step: int | None) -> dict[str, float]:
-        """The values worth storing: later steps of each curve, and summary values that changed."""
-        return {key: value for key, value in values.items() if self._is_new(key, step, value)}
+    def new_values(self, values: Mapping[str, float], step: int | None, time_ms: int) -> dict[str, float]:
+        """The values worth storing: later steps of each curve, and summary values that changed since."""
+        return {key: value for key, value in values.items() if self._is_new(key, step, value, time_ms)}
 
     def next_step(self, prefix: str) -> int:
         """One more than the last step of the curves whose keys begin so."""
-        return max((step + 1 for key, (step, _) in self._last.items() if key.startswith(prefix)), default=0)
+        return max((step + 1 for key, (step, _, _) in self._last.items() if key.startswith(prefix)), default=0)
 
-    def _is_new(self, key: str, step: int | None, value: float) -> bool:
+    def _is_new(self, key: str, step: int | None, value: float, time_ms: int) -> bool:
         if key not in self._last:
             return True
-        last_step, last_value = self._last[key]
-        return value != last_value if step is None else step > last_step
+        last_step, last_value, last_ms = self._last[key]
+        return (value != last_value and time_ms >= last_ms) if step is None else step > last_step
 
 
 def split_params(known: Mapping[str, str], params: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -157,6 +164,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def tracking_record(tracker: Tracker) -> dict[str, str | None]:
+def tracking_record(tracker: Tracker) -> TrackingPlace:
     """What run.json keeps under `tracking`, and `reopen_tracker` reads."""
-    return {"backend": tracker.backend, "run_id": tracker.run_id, "uri": tracker.uri}
+    return TrackingPlace(backend=tracker.backend, run_id=tracker.run_id, uri=tracker.uri)

@@ -15,11 +15,11 @@ from pipelines.errors import PodiumError
 from pipelines.learners.figures import draw_lr_curve
 from pipelines.learners.prompts import list_companion_texts
 from pipelines.learners.registry import create_learner
-from pipelines.runs.directory import name_run_directory
 from pipelines.runs.fold_file import obtain_folds
 from pipelines.runs.lock import beginning
 from pipelines.runs.observer import RunObserver, Screen, StopWish
 from pipelines.runs.processes import tune
+from pipelines.runs.run import new_run
 from pipelines.screen import Column, print_table, say
 from pipelines.tracking.tracker import NullTracker
 from pipelines.training.training_run import fold_names, open_job
@@ -44,7 +44,7 @@ def sweep(workspace: Workspace, name: str, overrides: Sequence[str] = (), consol
     data_dir = workspace.data_dir(competition.kaggle_slug)
     train = competition.load_train(data_dir)
     folds = obtain_folds(experiment, competition, train, data_dir)
-    run = name_run_directory(workspace.runs, experiment.name)
+    run = new_run(workspace.runs, experiment.name)
     with _told(name), beginning(run.path, Screen().say):
         learner = create_learner(experiment, competition, run)
         also = list_companion_texts(workspace, experiment)

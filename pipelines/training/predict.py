@@ -6,8 +6,8 @@ from pipelines.competitions.loading import load_competition
 from pipelines.errors import PodiumError
 from pipelines.modes import warn_of_mode
 from pipelines.runs.folds import check_finished
-from pipelines.runs.index import find_run, newest_finished_run
 from pipelines.runs.lock import check_unlocked
+from pipelines.runs.run import Run
 from pipelines.screen import say
 from pipelines.training import prediction
 from pipelines.workspace import Workspace
@@ -29,14 +29,14 @@ def predict(
     if run is None and experiment is None:
         raise PodiumError("name an experiment or a run: podium predict EXPERIMENT, or podium predict --run RUN")
     name = (experiment or "").replace("/", "_")
-    record = find_run(workspace.runs, run) if run is not None else newest_finished_run(workspace.runs, name)
-    check_unlocked(record.folder)
-    check_finished(record)
-    competition = load_competition(record.competition)
-    target = output or record.submission
-    say(f"run {record.folder}")
-    if not record.is_real:
-        say(f"{record.run} is {warn_of_mode(record.mode)}")
-    submission = prediction.main(record.folder, data_dir or workspace.data_dir(competition.kaggle_slug), target)
+    chosen = Run.find(workspace.runs, run) if run is not None else Run.newest_finished(workspace.runs, name)
+    check_unlocked(chosen.path)
+    check_finished(chosen)
+    competition = load_competition(chosen.competition)
+    target = output or chosen.submission_file
+    say(f"run {chosen.path}")
+    if not chosen.is_real:
+        say(f"{chosen.id} is {warn_of_mode(chosen.mode)}")
+    submission = prediction.main(chosen.path, data_dir or workspace.data_dir(competition.kaggle_slug), target)
     say(f"{target}: {len(submission)} rows, held against the sample")
     return target

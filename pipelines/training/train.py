@@ -4,8 +4,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from components.training.history import read_history
 from pipelines.competitions.competition import Competition
@@ -17,13 +15,13 @@ from pipelines.config.schema import Experiment
 from pipelines.errors import PodiumError
 from pipelines.interruption import way_on
 from pipelines.learners.prompts import list_companion_texts
-from pipelines.modes import read_mode, warn_of_mode
+from pipelines.modes import warn_of_mode
 from pipelines.runs.digests import check_run_file, list_missing
-from pipelines.runs.directory import RunDirectory
 from pipelines.runs.fold_file import obtain_folds
-from pipelines.runs.index import RunRecord, find_run, newest_unfinished_run
 from pipelines.runs.observer import Screen, StopWish
 from pipelines.runs.processes import decide_together, is_main_process, join_processes
+from pipelines.runs.record import RunStatus
+from pipelines.runs.run import Run
 from pipelines.screen import Column, format_bytes, format_duration, format_score, print_table, say
 from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.tracker import NullTracker, Tracker
@@ -32,7 +30,7 @@ from pipelines.training.training_run import RunContext
 from pipelines.workspace import Workspace
 
 
-def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mode: str | None = None) -> RunDirectory:
+def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mode: str | None = None) -> Run:
     """Train an experiment in a new run directory; see `RunContext`.
 
     `mode` is None, "smoke" (everything once, in seconds) or "overfit" (one batch, to a loss near zero). Raises
@@ -45,7 +43,7 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
     data_dir = workspace.data_dir(competition.kaggle_slug)
     join_processes(experiment)
 
-    def start() -> RunDirectory:
+    def start() -> Run:
         return start_run(
             workspace.runs,
             experiment,
@@ -61,16 +59,16 @@ def train(workspace: Workspace, name: str, overrides: Sequence[str] = (), *, mod
     return _carry_out(workspace, experiment, competition, run, mode, is_new=True)
 
 
-def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> RunDirectory:
+def resume(workspace: Workspace, experiment_name: str | None, run_name: str | None) -> Run:
     """Go on with a run as if it had never stopped: the newest unfinished one of an experiment, or `run_name`."""
-    run = RunDirectory(_unfinished_run(workspace, experiment_name, run_name))
+    run = _unfinished_run(workspace, experiment_name, run_name)
     with _resumable(run):
         return _resume(workspace, experiment_name, run)
 
 
-def _resume(workspace: Workspace, experiment_name: str | None, run: RunDirectory) -> RunDirectory:
+def _resume(workspace: Workspace, experiment_name: str | None, run: Run) -> Run:
     record = run.read_record()
-    check_run_file(run.path, record, run.config.name)
+    check_run_file(run.path, record, run.config_file.name)
     experiment = load_run_config(run.path)
     if experiment_name is not None and experiment.name != experiment_name.replace("/", "_"):
         raise PodiumError(f"{run.path} is a run of {experiment.name}, not of {experiment_name}")
@@ -79,28 +77,27 @@ def _resume(workspace: Workspace, experiment_name: str | None, run: RunDirectory
     join_processes(experiment)
     # Large files are hashed by one process.
     decide_together(run.check_files)
-    return _carry_out(workspace, experiment, competition, run, record.get("mode"))
+    return _carry_out(workspace, experiment, competition, run, record.mode)
 
 
-def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str | None) -> Path:
+def _unfinished_run(workspace: Workspace, experiment: str | None, run_name: str | None) -> Run:
     if run_name is not None:
-        record = find_run(workspace.runs, run_name, may_be_damaged=True)
-        _check_record(record)
-        if _is_finished(record.folder, record.manifest):
-            raise PodiumError(_finished_already(record.folder))
-        return record.folder
+        run = Run.find(workspace.runs, run_name, may_be_damaged=True)
+        _check_record(run)
+        _refuse_finished(run)
+        return Run(run.path)
     if experiment is None:
         raise PodiumError("name an experiment or a run: podium resume EXPERIMENT, or podium resume --run RUN")
-    record = newest_unfinished_run(workspace.runs, experiment)
-    _check_record(record)
-    return record.folder
+    run = Run.newest_unfinished(workspace.runs, experiment)
+    _check_record(run)
+    return Run(run.path)
 
 
-def _check_record(record: RunRecord) -> None:
+def _check_record(run: Run) -> None:
     """What else of a run is damaged is named, with its own cure, when it is read."""
-    if not record.manifest:
+    if run.record.status is RunStatus.DAMAGED:
         cure = "restore the file, or name another run with RUN="
-        raise PodiumError(f"{record.damage}; {cure}")
+        raise PodiumError(f"{run.damage}; {cure}")
 
 
 # -- carrying it out -----------------------------------------------------------------------------------------------
@@ -110,17 +107,17 @@ def _carry_out(
     workspace: Workspace,
     experiment: Experiment,
     competition: Competition,
-    run: RunDirectory,
+    run: Run,
     mode: str | None,
     *,
     is_new: bool = False,
-) -> RunDirectory:
+) -> Run:
     screen = Screen(is_silent=not is_main_process())
     with sole_writer(run, screen.say):
         if not is_new:
             # Another resume may have finished it while this one was starting.
             decide_together(lambda: _refuse_finished(run))
-        tracker = _open_tracker(workspace, experiment, competition, run, is_new=is_new)
+        tracker = _open_tracker(workspace, experiment, competition, run, screen, is_new=is_new)
         context = _context_of(workspace, experiment, competition, run, tracker, screen, mode)
         screen.say(f"run {run.path}")
         _say_source(run, screen)
@@ -133,29 +130,22 @@ def _carry_out(
     return run
 
 
-def _resumable(run: RunDirectory) -> AbstractContextManager[None]:
+def _resumable(run: Run) -> AbstractContextManager[None]:
     return way_on(f"go on with: make resume RUN={run.path.name}")
 
 
-def _is_finished(run: Path, record: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do: what a run had made and is gone, training makes again."""
-    return record.get("status") == "finished" and not list_missing(run, record)
-
-
-def _refuse_finished(run: RunDirectory) -> None:
-    if _is_finished(run.path, run.read_record()):
-        raise PodiumError(_finished_already(run.path))
-
-
-def _finished_already(run: Path) -> str:
-    return f"{run}: finished already; `make submit RUN={run.name}` is what comes next"
+def _refuse_finished(run: Run) -> None:
+    """PodiumError where nothing is left to do: what a run had made and is gone, training makes again."""
+    record = run.record
+    if record.status is RunStatus.FINISHED and not list_missing(run.path, record):
+        raise PodiumError(f"{run.path}: finished already; `make submit RUN={run.id}` is what comes next")
 
 
 def _context_of(
     workspace: Workspace,
     experiment: Experiment,
     competition: Competition,
-    run: RunDirectory,
+    run: Run,
     tracker: Tracker,
     screen: Screen,
     mode: str | None,
@@ -173,42 +163,44 @@ def _context_of(
     )
 
 
-def _say_source(run: RunDirectory, screen: Screen) -> None:
-    if problem := run.read_record().get("git_problem"):
+def _say_source(run: Run, screen: Screen) -> None:
+    if problem := run.record.git_problem:
         screen.say(f"commit and changes of this checkout are not on record, for git says: {problem}")
 
 
-def _say_vocabulary(run: RunDirectory, screen: Screen) -> None:
-    made = run.read_record().get("vocabulary") or {}
-    if before := made.get("num_pieces_untrimmed"):
-        screen.say(f"vocabulary trimmed from {before:,} to {made['num_pieces']:,} pieces")
+def _say_vocabulary(run: Run, screen: Screen) -> None:
+    made = run.record.vocabulary
+    if made and made.num_pieces_untrimmed:
+        screen.say(f"vocabulary trimmed from {made.num_pieces_untrimmed:,} to {made.num_pieces:,} pieces")
 
 
 def _open_tracker(
-    workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory, *, is_new: bool
+    workspace: Workspace, experiment: Experiment, competition: Competition, run: Run, screen: Screen, *, is_new: bool
 ) -> Tracker:
     """Where the tracker cannot be opened, a new run leaves nothing behind, and one to resume stays as it was."""
     if not is_main_process():
         return NullTracker()
     try:
-        return _tracker_of(workspace, experiment, competition, run)
+        return _tracker_of(workspace, experiment, competition, run, screen)
     except BaseException:
         if is_new:
             shutil.rmtree(run.path, ignore_errors=True)
         raise
 
 
-def _tracker_of(workspace: Workspace, experiment: Experiment, competition: Competition, run: RunDirectory) -> Tracker:
+def _tracker_of(
+    workspace: Workspace, experiment: Experiment, competition: Competition, run: Run, screen: Screen
+) -> Tracker:
     record = run.read_record()
-    former = record.get("tracking") or {}
     tracker = open_tracker(
         experiment.tracking.name,
         workspace,
         competition=competition.kaggle_slug,
         run_name=f"{experiment.name} {run.path.name}",
         run_dir=run.path,
-        resume_run_id=former.get("run_id"),
-        mode=read_mode(record),
+        resume_run_id=record.tracking.run_id if record.tracking else None,
+        mode=record.mode_name,
+        say=screen.say,
         **asdict(experiment.tracking),
     )
     try:
@@ -235,8 +227,8 @@ def _close(workspace: Workspace, context: RunContext, metrics: Mapping[str, floa
         columns += [Column(n, [format_score(scores.get(n)) for _, scores in rows], is_number=True) for n in names]
         print_table(console, columns)
     screen.say(
-        f"\n{context.experiment.name} on {context.competition.name}: {format_duration(record['wall_seconds'])}, "
-        f"{format_bytes(record['peak_memory_bytes'])}\nrun    {context.run.path}\n{_what_next(context, mode)}"
+        f"\n{context.experiment.name} on {context.competition.name}: {format_duration(record.wall_seconds)}, "
+        f"{format_bytes(record.peak_memory_bytes)}\nrun    {context.run.path}\n{_what_next(context, mode)}"
     )
 
 

@@ -1,6 +1,6 @@
 """One run: folds in turn, out-of-fold predictions, scores. Resuming is running again over what is there already."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from pandas import DataFrame
 
 from components.data.folds import train_valid_rows
 from components.files.atomic import write_json
-from components.files.digests import sealed
 from components.training.history import read_history
 from components.training.loop import Interrupted
 from pipelines.competitions.competition import Competition
@@ -19,12 +18,12 @@ from pipelines.learners.figures import draw_curves, draw_scores
 from pipelines.learners.learner import FoldJob, Learner
 from pipelines.learners.registry import create_learner
 from pipelines.learners.text_limits import say_limits
-from pipelines.modes import read_mode
-from pipelines.runs.digests import FILES, NO_SCORES, RESULT, digest_fold, read_result
-from pipelines.runs.directory import RunDirectory, write_parquet
-from pipelines.runs.fold_file import Folds, hash_folds
+from pipelines.runs.digests import RESULT, digest_fold, read_result
+from pipelines.runs.fold_file import Folds
 from pipelines.runs.folds import FULL_FIT, name_folds
 from pipelines.runs.observer import RunObserver, Screen, StopWish
+from pipelines.runs.record import FoldResult
+from pipelines.runs.run import Run, write_parquet
 from pipelines.runs.scoring import score_predictions
 from pipelines.tracking.tracker import Tracker
 
@@ -35,7 +34,7 @@ class RunContext:
 
     experiment: Experiment
     competition: Competition
-    run: RunDirectory
+    run: Run
     data_dir: Path
     tracker: Tracker
     screen: Screen
@@ -64,8 +63,8 @@ def train_run(context: RunContext, train: DataFrame, folds: Folds) -> dict[str, 
 
 def _say_skipped(context: RunContext) -> None:
     """Images that cannot be used, where the experiment has any images."""
-    counts: Mapping[str, int] = (context.run.read_record().get("images") or {}).get("num_skipped") or {}
-    for role, number in counts.items():
+    images = context.run.read_record().images
+    for role, number in (images.num_skipped if images else {}).items():
         context.tracker.log_metrics({f"data/num_skipped_{role}": float(number)})
         if number:
             context.screen.say(f"{number} {role} images cannot be used and are skipped; run.json names them")
@@ -87,10 +86,10 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
         if context.is_main:
             context.run.note_files(folder / RESULT)  # a kill may have come before this
         return
-    if f"{name}/{RESULT}" in context.run.read_record().get(FILES, {}):
+    if f"{name}/{RESULT}" in (context.run.read_record().files_sha256 or {}):
         context.screen.say(f"{folder / RESULT}: missing, though run.json names it; {name} is trained to its end again")
     tracker = context.tracker.child(name)
-    tracker.log_tags({"mode": read_mode(context.run.read_record())})
+    tracker.log_tags({"mode": context.run.read_record().mode_name})
     observer = RunObserver(tracker, context.screen, context.stop_wish)
     job = open_job(context.experiment, context.run, name, train, folds, observer)
     if context.is_overfit:
@@ -104,18 +103,22 @@ def _train_fold(context: RunContext, learner: Learner, name: str, train: DataFra
             tracker.log_artifact(figure, "figures")
         for figure in learner.draw_figures(job, folder / result.checkpoint, context.run.figures):
             tracker.log_artifact(figure, "figures")
-        made: dict[str, object] = {"checkpoint": result.checkpoint, "num_steps": result.num_steps, **scores}
-        made[FILES] = digest_fold(folder, result.checkpoint)
+        made = FoldResult(
+            checkpoint=result.checkpoint,
+            num_steps=result.num_steps,
+            scores=scores,
+            files_sha256=digest_fold(folder, result.checkpoint),
+        )
         result.tidy()
         # Written last: a fold with a result is done and is never trained again.
-        write_json(folder / RESULT, sealed(made))
+        made.write(folder / RESULT)
         context.run.note_files(folder / RESULT)
         tracker.finish("FINISHED")
     _wait()
 
 
 def open_job(
-    experiment: Experiment, run: RunDirectory, name: str, train: DataFrame, folds: Folds, observer: RunObserver
+    experiment: Experiment, run: Run, name: str, train: DataFrame, folds: Folds, observer: RunObserver
 ) -> FoldJob:
     """The training of one fold: its rows, its folder, its seed."""
     fold_train, fold_valid = _split(experiment, name, train, folds)
@@ -163,16 +166,16 @@ def _summarise(context: RunContext, train: DataFrame, folds: Folds) -> dict[str,
         position = {row_id: index for index, row_id in enumerate(train["id"])}
         oof = pd.concat(parts, ignore_index=True)
         oof = oof.iloc[np.argsort([position[row_id] for row_id in oof["id"]])].reset_index(drop=True)
-        write_parquet(oof, context.run.oof)
+        write_parquet(oof, context.run.oof_file)
         truth = train.iloc[[position[row_id] for row_id in oof["id"]]]
         metrics = _collect_scores(context, names) | {
             f"oof/{name}": value for name, value in score_predictions(context.competition, truth, oof).items()
         }
-        context.tracker.log_artifact(context.run.oof)
+        context.tracker.log_artifact(context.run.oof_file)
         figure = draw_scores(metrics, context.competition, context.run.figures / "folds.png")
         context.tracker.log_artifact(figure, "figures")
-    write_json(context.run.metrics, metrics)
-    context.run.note_files(context.run.oof, context.run.metrics)
+    write_json(context.run.metrics_file, metrics)
+    context.run.note_files(context.run.oof_file, context.run.metrics_file)
     # A fold's own scores are on its nested run.
     context.tracker.log_metrics({name: value for name, value in metrics.items() if not name.startswith("fold")})
     return metrics
@@ -180,8 +183,7 @@ def _summarise(context: RunContext, train: DataFrame, folds: Folds) -> dict[str,
 
 def _collect_scores(context: RunContext, names: Iterable[str]) -> dict[str, float]:
     record = context.run.read_record()
-    results = {name: read_result(context.run.path, record, name) for name in names}
-    scores = {name: {k: v for k, v in r.items() if k not in NO_SCORES} for name, r in results.items()}
+    scores = {name: read_result(context.run.path, record, name).scores for name in names}
     metrics = {f"{name}/{metric}": value for name, values in scores.items() for metric, value in values.items()}
     for metric in next(iter(scores.values())):
         values = [values[metric] for values in scores.values()]
@@ -189,19 +191,6 @@ def _collect_scores(context: RunContext, names: Iterable[str]) -> dict[str, floa
         if len(values) > 1:
             metrics[f"cv/{metric}_std"] = float(np.std(values, ddof=1))
     return metrics
-
-
-def describe_inputs(
-    experiment: Experiment, train: DataFrame, folds: Folds, digests: Mapping[str, str]
-) -> dict[str, object]:
-    """The entries of run.json that say what went in."""
-    return {
-        "seed": experiment.seed,
-        "data_sha256": dict(digests),
-        "folds_sha256": hash_folds(train, folds),
-        "fold_names": fold_names(experiment, folds),
-        "num_train_rows": len(train),
-    }
 
 
 def _wait() -> None:

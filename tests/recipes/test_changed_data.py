@@ -6,7 +6,7 @@ import pytest
 from podium_processes import killed_podium, only_run
 
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.training.execution import check_data
 
 pytestmark = pytest.mark.processes
@@ -30,5 +30,5 @@ def test_a_changed_image_and_a_changed_packed_table_are_refused(workspace, leave
         assert message.startswith(f"podium: {name}: ")
         assert f"since {only_run(workspace).name} started" in message
         path.write_bytes(before)
-    run = RunDirectory(only_run(workspace))
+    run = Run(only_run(workspace))
     check_data(run.read_record(), leaves, run)  # the former files are taken again

@@ -9,8 +9,7 @@ from podium_processes import only_run, products
 from small_runs import TEXT, copied, flip, interrupt, podium, random_damage, refused, strip_digests, tear
 
 from components.files.digests import file_digest
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.index import list_runs
+from pipelines.runs.run import Run
 
 NAME = TEXT[0]
 
@@ -149,21 +148,21 @@ def test_what_predicting_reads_is_held_against_its_digests(whole, capsys, patter
 
 
 def test_a_damaged_submission_is_not_sent_and_predicting_writes_it_again(whole, capsys):
-    run = RunDirectory(only_run(whole))
-    before = run.submission.read_bytes()
-    flip(run.submission, byte=len(before) - 3, bit=0)
+    run = Run(only_run(whole))
+    before = run.submission_file.read_bytes()
+    flip(run.submission_file, byte=len(before) - 3, bit=0)
     message = refused(whole, capsys, "submit", NAME)
-    assert message.startswith(f"{run.submission}: damaged or changed")
+    assert message.startswith(f"{run.submission_file}: damaged or changed")
     assert f"`make predict RUN={run.path.name}` writes it again" in message
     podium(whole, "predict", "--run", run.path.name)
-    assert run.submission.read_bytes() == before
+    assert run.submission_file.read_bytes() == before
     podium(whole, "submit", NAME)
 
 
 def test_a_newer_damaged_run_is_not_passed_over_for_an_older_one(whole, capsys):
     older = only_run(whole)
     newer = shutil.copytree(older, older.with_name("20990101-000000-aaaa"))
-    RunDirectory(newer).update_record(run=newer.name)
+    Run(newer).update_record(run=newer.name)
     assert refused(whole, capsys, "predict", NAME) == ""
     flip(newer / "run.json", byte=30, bit=0)
     message = refused(whole, capsys, "predict", NAME)
@@ -198,9 +197,9 @@ def test_records_of_older_versions_that_are_nonsense_hide_nothing(whole, capsys)
     for command in (("runs", "list"), ("compare", NAME)):
         podium(whole, *command)
         assert run.name in capsys.readouterr().out
-    damages = [record.damage for record in list_runs(whole.runs) if record.damage]
-    assert "wall_seconds is 'long', which is no number" in damages[0]
-    assert [damage.endswith("cannot be read (it is nested too deeply)") for damage in damages] == [False, True, True]
+    damages = [record.damage for record in Run.list(whole.runs) if record.damage]
+    assert "wall_seconds: 'long' is not a number" in damages[0]
+    assert [damage.endswith("unreadable (nested too deeply)") for damage in damages] == [False, True, True]
     for number in range(3):
         message = refused(whole, capsys, "resume", "--run", f"20990101-00000{number}-aaaa")
         assert f"00000{number}-aaaa/run.json: " in message

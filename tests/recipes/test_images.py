@@ -10,7 +10,7 @@ from tiny_images import DAMAGES, NUM_TEST, NUM_TRAIN
 
 from components.models.xcit.model import create_xcit, save_xcit
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.training import prediction
 
 QUICK = ["tracking.name=none", "training.num_threads=1"]
@@ -30,26 +30,26 @@ def refused(workspace, capsys, *arguments):
 
 
 def runs_of(workspace, experiment):
-    return [RunDirectory(path.parent) for path in sorted(workspace.runs.glob(f"{experiment}/*/run.json"))]
+    return [Run(path.parent) for path in sorted(workspace.runs.glob(f"{experiment}/*/run.json"))]
 
 
 def test_a_run_on_an_array_is_whole_repeatable_and_drawn(workspace, capsys, tmp_path):
     for _ in range(2):
         podium(workspace, "train", "smoke/xcit_nano_fashion", *QUICK)
     first, second = runs_of(workspace, "smoke_xcit_nano_fashion")
-    assert first.metrics.read_bytes() == second.metrics.read_bytes()
-    assert first.submission.read_bytes() == second.submission.read_bytes()
+    assert first.metrics_file.read_bytes() == second.metrics_file.read_bytes()
+    assert first.submission_file.read_bytes() == second.submission_file.read_bytes()
     record = first.read_record()
     pixels = np.load(workspace.data_dir("fashion-mnist") / "train_images.npy") / 255.0
-    assert record["images"]["normalisation"]["mean"] == pytest.approx([pixels.mean()])
-    assert record["images"]["normalisation"]["std"] == pytest.approx([pixels.std()])
-    assert "train_images.npy" in record["data_sha256"]
+    assert list(record.images.normalisation.mean) == pytest.approx([pixels.mean()])
+    assert list(record.images.normalisation.std) == pytest.approx([pixels.std()])
+    assert "train_images.npy" in record.data_sha256
     for name in ("fold0_class_attention.png", "fold0_cross_covariance.png"):
         assert min(Image.open(first.figures / name).size) > 200
     podium(workspace, "submit", "smoke/xcit_nano_fashion")
     assert "lb/public" in capsys.readouterr().out
     # Moved elsewhere, with the test files alone
-    expected, data = first.submission.read_bytes(), tmp_path / "elsewhere"
+    expected, data = first.submission_file.read_bytes(), tmp_path / "elsewhere"
     data.mkdir()
     for name in ("test.csv", "sample_submission.csv", "test_images.npy"):
         (workspace.data_dir("fashion-mnist") / name).rename(data / name)
@@ -64,10 +64,10 @@ def test_pixels_alone_are_an_experiment_too(workspace):
     (run,) = runs_of(workspace, "fashion_nearest_neighbours")
     (kept,) = run.path.rglob("pixels.npy")
     assert np.load(kept).shape == (40, 1, 28, 28)
-    expected = run.submission.read_bytes()
-    run.submission.unlink()
+    expected = run.submission_file.read_bytes()
+    run.submission_file.unlink()
     podium(workspace, "predict", "fashion_nearest_neighbours")
-    assert run.submission.read_bytes() == expected
+    assert run.submission_file.read_bytes() == expected
 
 
 def test_pixels_want_images_and_classes(workspace, capsys):
@@ -79,7 +79,7 @@ def test_pixels_want_images_and_classes(workspace, capsys):
 def test_the_mirrored_view_is_averaged(workspace):
     for tta in ("none", "flip"):
         podium(workspace, "train", "smoke/xcit_nano_fashion", *QUICK, "training.num_steps=2", f"data.tta={tta}")
-    plain, averaged = (pd.read_parquet(run.oof) for run in runs_of(workspace, "smoke_xcit_nano_fashion"))
+    plain, averaged = (pd.read_parquet(run.oof_file) for run in runs_of(workspace, "smoke_xcit_nano_fashion"))
     columns = [name for name in plain if name.startswith("proba_")]
     assert not np.allclose(plain[columns], averaged[columns], atol=1e-9)
     assert np.allclose(averaged[columns].sum(axis=1), 1.0)
@@ -91,11 +91,11 @@ def test_files_are_read_by_workers_or_from_the_cache_to_the_same_end(workspace, 
     podium(workspace, "train", "smoke/xcit_small_finetune", *overrides)
     podium(workspace, "train", "smoke/xcit_small_finetune", *overrides, "data.num_workers=0", "data.cache=true")
     first, second = runs_of(workspace, "smoke_xcit_small_finetune")
-    assert first.submission.read_bytes() == second.submission.read_bytes()
-    assert first.metrics.read_bytes() == second.metrics.read_bytes()
+    assert first.submission_file.read_bytes() == second.submission_file.read_bytes()
+    assert first.metrics_file.read_bytes() == second.metrics_file.read_bytes()
     cached = np.load(second.path / "cache" / "images.npy", mmap_mode="r")
     assert cached.shape == (NUM_TRAIN, 3, 32, 32)
-    assert second.read_record()["images"]["num_skipped"] == {"training": 0, "test": 0}
+    assert second.read_record().images.num_skipped == {"training": 0, "test": 0}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -115,10 +115,10 @@ def test_bad_images_are_skipped_and_counted(workspace, leaves, capsys):
         podium(workspace, "train", "smoke/xcit_small_finetune", *QUICK, "tracking.name=jsonl", "data.num_workers=0")
     assert f"{len(DAMAGES)} training images cannot be used and are skipped" in capsys.readouterr().err
     (run,) = runs_of(workspace, "smoke_xcit_small_finetune")
-    found = run.read_record()["images"]
-    assert found["num_skipped"] == {"training": len(DAMAGES), "test": 1}
-    assert found["skipped"]["training"]["000.jpg"].startswith("0 (id 000.jpg): ")
-    assert len(pd.read_csv(run.submission)) == NUM_TEST
+    found = run.read_record().images
+    assert found.num_skipped == {"training": len(DAMAGES), "test": 1}
+    assert found.skipped["training"]["000.jpg"].startswith("0 (id 000.jpg): ")
+    assert len(pd.read_csv(run.submission_file)) == NUM_TEST
     tracked = "".join(path.read_text() for path in (run.path / "tracking").rglob("*.jsonl"))
     assert '"data/num_skipped_training"' in tracked
 
@@ -130,7 +130,7 @@ def test_published_weights_are_finetuned_as_the_experiment_says(workspace, leave
     overrides += ["training.num_epochs=1", "training.batch_size=8", "schedule.num_warmup_steps=1"]
     podium(workspace, "train", "xcit_small_finetune", *overrides, "training.mixed_precision=no")
     (run,) = runs_of(workspace, "xcit_small_finetune")
-    assert run.read_record()["images"]["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    assert run.read_record().images.normalisation.mean == (0.485, 0.456, 0.406)
     config = json.loads((run.trained_checkpoints()[0] / "config.json").read_text())
     assert config["num_classes"] == 5
 

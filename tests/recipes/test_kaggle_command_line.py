@@ -195,4 +195,4 @@ def test_push_wait_pull_submit_score(server, podium, workspace, monkeypatch):
     contest.is_code, contest.answers = False, b"id,prediction,Usage\na,1,Public\nb,0,Public\n"
     assert "ref 5001; lb/public accuracy 0.5000\n" in podium("submit", "--kernel", "tiny-kernel").stdout
     assert MlflowClient(tracker.uri).get_run(tracker.run_id).data.metrics["lb/public"] == 0.5
-    assert [record["ref"] for record in Ledger(workspace.ledger).records()] == ["kaggle:5000", "kaggle:5001"]
+    assert [record.ref for record in Ledger(workspace.ledger).records()] == ["kaggle:5000", "kaggle:5001"]

@@ -8,8 +8,7 @@ from kaggle_standin import KaggleStandIn, connect, sign_in
 from project import ROOT
 
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.index import list_runs, newest_finished_run
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 SMALL = ["data.vocabulary=character", "model.num_beams=1", "training.num_threads=1"]
@@ -35,8 +34,8 @@ def test_a_predicting_kernel_comes_back_with_the_bytes_of_the_run(workspace, cap
     podium(workspace, "kernel", "build", "mt5-adafactor")
     podium(workspace, "push", "mt5-adafactor", "--wait")
     pulled = workspace.build / "outputs" / "mt5-adafactor" / "v1"
-    run = newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke")
-    assert (pulled / "submission.csv").read_bytes() == run.submission.read_bytes()
+    run = Run.newest_finished(workspace.runs, "mt5_adafactor", mode="smoke")
+    assert (pulled / "submission.csv").read_bytes() == run.submission_file.read_bytes()
     capsys.readouterr()
     podium(workspace, "submit", "--kernel", "mt5-adafactor")
     assert "lb/public exact_match" in capsys.readouterr().out
@@ -58,11 +57,11 @@ def test_a_training_kernel_runs_out_of_time_goes_on_and_its_run_is_taken_in(work
     assert "going on with /kaggle/input/notebooks/alice/mt5-adafactor-train/runs" in capsys.readouterr().out
     pulled = workspace.build / "outputs" / "mt5-adafactor-train" / "v2"
     podium(workspace, "runs", "import", str(pulled))
-    (record,) = list_runs(workspace.runs, "mt5_adafactor")
+    (record,) = Run.list(workspace.runs, "mt5_adafactor")
     assert (record.status, record.mode) == ("finished", "smoke"), (
         "a kernel that was built with SMOKE=1 trains no real run"
     )
-    assert record.submission.read_bytes() == (pulled / "submission.csv").read_bytes()
-    run = RunDirectory(record.folder)
+    assert record.submission_file.read_bytes() == (pulled / "submission.csv").read_bytes()
+    run = Run(record.path)
     assert run.trained_checkpoints()[0].is_dir()
-    assert run.read_record()["kernel"] == "alice/mt5-adafactor-train"
+    assert run.read_record().kernel == "alice/mt5-adafactor-train"

@@ -11,14 +11,13 @@ from tiny_wheels import make_index
 
 from pipelines.cli import main
 from pipelines.config.load import load_experiment
-from pipelines.kernels import build as kernel_stage
+from pipelines.kernels import source_bundle
 from pipelines.kernels.built_kernel import load_built_kernel
 from pipelines.kernels.kernel_file import kernel_names, load_kernel_file
 from pipelines.kernels.rehearsal import rehearse as rehearse_stage
 from pipelines.kernels.rehearsal import walls as sandbox_walls
 from pipelines.kernels.rehearsal.sandbox import run_kernel
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.index import newest_finished_run
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 NAMES = kernel_names(Workspace(ROOT))
@@ -88,11 +87,11 @@ def test_a_kernel_is_built_and_rehearsed(workspace, smoke, name, capsys):
     }  # fmt: skip
     report = json.loads((built.folder / "rehearsal.json").read_text())
     assert report["ok"]
-    assert report["bundle_sha256"] == built.bundle_sha256
+    assert report["bundle_sha256"] == built.manifest.bundle_sha256
     cases = {case["name"]: case for case in report["cases"]}
     assert cases["hidden"]["rows"] > cases["public"]["rows"] > cases["hidden-empty"]["rows"] == 0
     assert {case["layout"] for case in report["cases"]} == {"new", "old"}
-    if built.mode == "predict":
+    if built.manifest.mode == "predict":
         assert {case["agreement"] for case in report["cases"]} == {"equal bytes"}
         assert set(cases["public"]["outputs"]) == {"submission.csv", "test_predictions.parquet"}
     else:
@@ -126,7 +125,7 @@ def test_two_checkouts_build_the_same_bytes(workspace, smoke, tmp_path, capsys):
 
 def test_metadata_leaves_nothing_to_a_default(workspace, smoke, capsys):
     podium(workspace, "kernel", "build", "t5-v1-1-train", "--resume")
-    metadata = load_built_kernel(workspace, "t5-v1-1-train").metadata
+    metadata = load_built_kernel(workspace, "t5-v1-1-train").metadata.entries()
     assert metadata == {
         "id": "local/t5-v1-1-train",
         "id_no": None,
@@ -168,20 +167,20 @@ def test_a_rehearsal_finds_what_kaggle_would_not(workspace, smoke, monkeypatch, 
     assert "kernel mt5-adafactor: not built" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
     train_its_run(workspace, "mt5-adafactor")
     # Source of more than a notebook may hold goes into a dataset.
-    monkeypatch.setattr(kernel_stage, "MAX_SOURCE_BYTES", 10_000)
+    monkeypatch.setattr(source_bundle, "MAX_EMBEDDED_BYTES", 10_000)
     podium(workspace, "kernel", "build", "mt5-adafactor")
     built = load_built_kernel(workspace, "mt5-adafactor")
     assert [dataset.kind for dataset in built.datasets] == ["weights", "data", "code"]
     podium(workspace, "kernel", "rehearse", "mt5-adafactor")
     # The run is no longer what the kernel was built from.
-    run = RunDirectory(newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke").folder)
-    config = run.config.read_text()
-    run.config.write_text(config.replace("max_target_length: 48", "max_target_length: 3"))
+    run = Run.newest_finished(workspace.runs, "mt5_adafactor", mode="smoke")
+    config = run.config_file.read_text()
+    run.config_file.write_text(config.replace("max_target_length: 48", "max_target_length: 3"))
     assert "config.yaml: damaged or changed" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
-    run.note_files(run.config)
+    run.note_files(run.config_file)
     assert "is not what `podium predict` writes" in fails(workspace, capsys, "kernel", "rehearse", "mt5-adafactor")
-    run.config.write_text(config)
-    run.note_files(run.config)
+    run.config_file.write_text(config)
+    run.note_files(run.config_file)
 
 
 def test_a_kernel_refuses_inputs_of_another_run_or_none(workspace, smoke, tmp_path, capsys):
@@ -258,7 +257,7 @@ def test_a_training_begins_with_a_kaggle_model(workspace, smoke, tmp_path, monke
         assert words in fails(workspace, capsys, "kernel", "build", name)
     say(f"kaggle:{model}", model_sources=[model])
     podium(workspace, "kernel", "build", name)
-    assert load_built_kernel(workspace, name).metadata["model_sources"] == [model]
+    assert load_built_kernel(workspace, name).metadata.model_sources == (model,)
     mount = "models/us/small-bert/pytorch/two-layers/3"
     assert f"{mount}: a source that was not built here; give its folder: --attach {mount}=FOLDER" in fails(
         workspace, capsys, "kernel", "rehearse", name

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from project import ROOT
 
 from pipelines.cli import main
-from pipelines.runs.index import find_run, list_runs, newest_finished_run
+from pipelines.runs.run import Run
 from pipelines.submissions.ledger import Ledger
 from pipelines.workspace import Workspace
 
@@ -44,8 +44,8 @@ def podium(workspace: Workspace, *arguments: object) -> None:
 
 
 def tracked(record):
-    tracking = record.manifest["tracking"]
-    return MlflowClient(tracking["uri"]).get_run(tracking["run_id"])
+    tracking = record.record.tracking
+    return MlflowClient(tracking.uri).get_run(tracking.run_id)
 
 
 def test_a_run_is_predicted_on_kaggle_and_scored_here(workspace, server, capfd):
@@ -54,17 +54,17 @@ def test_a_run_is_predicted_on_kaggle_and_scored_here(workspace, server, capfd):
     podium(workspace, "kernel", "build", "mt5-adafactor")
     podium(workspace, "push", "mt5-adafactor", "--wait")
     podium(workspace, "submit", "--kernel", "mt5-adafactor")
-    run = newest_finished_run(workspace.runs, "mt5_adafactor", mode="smoke")
+    run = Run.newest_finished(workspace.runs, "mt5_adafactor", mode="smoke")
     output = workspace.build / "outputs" / "mt5-adafactor" / "v1"
-    assert (output / "submission.csv").read_bytes() == run.submission.read_bytes()
+    assert (output / "submission.csv").read_bytes() == run.submission_file.read_bytes()
     sent = {name for dataset in server.datasets.datasets.values() for v in dataset.versions for name in v.files}
     assert {"train.csv", "test.csv", "sample_submission.csv"} <= sent
     assert not [name for name in sent if "solution" in name]
     (record,) = Ledger(workspace.ledger).records()
-    assert (record["ref"], record["kernel"]["kernel"]) == ("local:place_names:1", "alice/mt5-adafactor")
-    assert record["kernel"]["dataset_versions"] == dict.fromkeys(server.datasets.datasets, 1)
-    run = tracked(find_run(workspace.runs, run.run))
-    assert run.data.metrics["smoke/lb/public"] == record["public"]["exact_match"]
+    assert (record.ref, str(record.kernel.kernel)) == ("local:place_names:1", "alice/mt5-adafactor")
+    assert record.kernel.entries()["dataset_versions"] == dict.fromkeys(server.datasets.datasets, 1)
+    run = tracked(Run.find(workspace.runs, run.id))
+    assert run.data.metrics["smoke/lb/public"] == record.public["exact_match"]
     assert run.data.tags["ledger.kernel"] == "alice/mt5-adafactor/1"
     assert "secret-key" not in "".join(capfd.readouterr())
 
@@ -74,15 +74,15 @@ def test_a_run_is_trained_on_kaggle_taken_in_and_scored_here(workspace, server):
     podium(workspace, "push", "mt5-adafactor-train", "--wait")
     output = workspace.build / "outputs" / "mt5-adafactor-train" / "v1"
     podium(workspace, "runs", "import", output)
-    (record,) = list_runs(workspace.runs)
-    assert record.manifest["imported"] == {"kernel": "alice/mt5-adafactor-train", "version": 1}
+    (record,) = Run.list(workspace.runs)
+    assert record.record.imported.entries() == {"kernel": "alice/mt5-adafactor-train", "version": 1}
     podium(workspace, "submit", "--kernel", "mt5-adafactor-train")
     run = tracked(record)
-    history = MlflowClient(record.manifest["tracking"]["uri"]).get_metric_history(run.info.run_id, "train/loss/fold0")
+    history = MlflowClient(record.record.tracking.uri).get_metric_history(run.info.run_id, "train/loss/fold0")
     assert len(history) > 1, "its curves came with it"
     assert run.data.tags["kernel"] == "alice/mt5-adafactor-train"
     assert run.data.tags["submission.kernel"] == "alice/mt5-adafactor-train/1"
-    public = Ledger(workspace.ledger).find("local:place_names:1")["public"]["exact_match"]
+    public = Ledger(workspace.ledger).find("local:place_names:1").public["exact_match"]
     assert run.data.metrics["smoke/lb/public"] == public
     assert run.data.tags["mode"] == "smoke"
     assert not [key for key in run.data.metrics if key.startswith(("cv/", "oof/", "lb/"))]

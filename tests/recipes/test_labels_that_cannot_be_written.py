@@ -6,7 +6,8 @@ from tiny_competition import install_competition
 
 from components.data.text.vocabulary import build_vocabulary
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.record import CountedTexts
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 EXPERIMENT = """\
@@ -43,7 +44,7 @@ def train(tmp_path, monkeypatch):
         frame[20:][["id", "text"]].to_csv(folder / "test.csv", index=False)
         frame[20:][["id", "label"]].to_csv(folder / "sample_submission.csv", index=False)
         main(["--root", str(workspace.root), "train", "tiny"])
-        return [RunDirectory(path.parent) for path in workspace.runs.glob("tiny/*/run.json")]
+        return [Run(path.parent) for path in workspace.runs.glob("tiny/*/run.json")]
 
     run.runs = workspace.runs
     return run
@@ -56,10 +57,10 @@ def test_some_are_told_on_the_screen_in_the_record_and_in_the_tracker(train, cap
     assert said.count(note) == 1
     assert said.index(note) < said.index("step 1")
     record = run.read_record()
-    labels = dict(record["labels"])
+    labels = record.labels.entries()
     assert labels.pop("note").startswith(note)
     assert labels == {"num_rows": 20, "num_unspellable": 2, "num_cut": 0}
-    assert record["inputs"] == {"num_rows": 24, "num_cut": 0}
+    assert record.inputs == CountedTexts(num_rows=24, num_cut=0)
     tracked = "".join(path.read_text() for path in (run.path / "tracking").rglob("*.jsonl"))
     assert '"data/num_unspellable_labels"' in tracked
     assert '"data/num_cut_labels"' not in tracked

@@ -8,7 +8,7 @@ from refusing_disk import fill_disk, forbid_writing, obey_modes, podium
 from tiny_competition import write_lines
 
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 QUICK = ["data.vocabulary=character", "tracking.name=jsonl", "training.num_steps=3", "training.eval_every_steps=3"]
@@ -35,7 +35,7 @@ def made(template, tmp_path_factory):
     shutil.copytree(template, workspace.root)
     main(["--root", str(workspace.root), *COMMANDS["train, step by step"]])
     run = only_run(workspace)
-    RunDirectory(run).update_record(status="interrupted")
+    Run(run).update_record(status="interrupted")
     (run / "fold0" / "result.json").unlink()
     write_lines(workspace.data_dir("refused-table") / "train.csv", "id,size,label", "a,1,0", "b,2,1", "c,3,0", "d,4,1")
     write_lines(workspace.data_dir("refused-table") / "test.csv", "id,size", "e,1", "f,2")

@@ -18,7 +18,7 @@ from components.data.text.tokenizer import load_tokenizer
 from components.models.bert.checkpoint import load_bert
 from components.training.history import read_history
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.training import prediction
 from pipelines.workspace import Workspace
 
@@ -56,13 +56,13 @@ def train(workspace, rows, checkpoint):
         known = set(workspace.runs.glob(f"{name}/*"))
         main(["--root", str(workspace.root), "train", name, *words])
         (folder,) = set(workspace.runs.glob(f"{name}/*")) - known
-        return RunDirectory(folder)
+        return Run(folder)
 
     return run
 
 
 def training_targets(run, rows, fold):
-    folds = pd.read_csv(run.folds)
+    folds = pd.read_csv(run.folds_file)
     return rows["label"][(folds.iloc[:, 1] != fold).to_numpy()]
 
 
@@ -85,7 +85,7 @@ def by_hand(run, frame, restore):
 def test_every_family_learns_targets_far_from_zero(train, workspace, rows, family):
     run = train(family)
     assert run.read_metrics()["oof/rmse"] < 0.2 * rows["label"].std()
-    submission = pd.read_csv(run.submission)
+    submission = pd.read_csv(run.submission_file)
     assert (abs(submission["label"] - np.where(submission["id"] % 2, 250_000, 150_000)) < 20_000).all()
     for fold, folder in enumerate(run.trained_checkpoints()):
         assert load_target_scale(folder) == measure_targets(training_targets(run, rows, fold))
@@ -94,9 +94,9 @@ def test_every_family_learns_targets_far_from_zero(train, workspace, rows, famil
         entry["train/loss"] for entry in read_history(run.fold("fold0") / "history.jsonl") if "train/loss" in entry
     ]
     assert losses[0] < 10
-    expected = run.submission.read_bytes()
+    expected = run.submission_file.read_bytes()
     main(["--root", str(workspace.root), "predict", "--run", run.path.name])
-    assert run.submission.read_bytes() == expected
+    assert run.submission_file.read_bytes() == expected
 
 
 def test_each_fold_puts_back_by_its_own_numbers(train, workspace, tmp_path):
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_a_former_version_predicts_as_it_did(train, workspace):
     strip_digests(run.path)
     main(["--root", str(workspace.root), "predict", "--run", run.path.name])
     test = pd.read_csv(workspace.data_dir("tiny-task") / "test.csv")
-    said = pd.read_parquet(run.test_predictions)["prediction"].to_numpy()
+    said = pd.read_parquet(run.test_predictions_file)["prediction"].to_numpy()
     np.testing.assert_allclose(said, by_hand(run, test, lambda _, values: values), rtol=1e-4, atol=1e-5)
     # float32 through and through, as it was
     assert (said == said.astype(np.float32)).all()
@@ -171,7 +171,7 @@ def test_equal_targets_are_predicted_as_they_are(train, workspace, rows):
     folder = workspace.data_dir("tiny-task")
     rows.assign(label=20_240_131).to_csv(folder / "train.csv", index=False)
     run = train("bert", "fold=0", "training.num_steps=2")
-    assert set(pd.read_csv(run.submission)["label"]) == {20_240_131.0}
+    assert set(pd.read_csv(run.submission_file)["label"]) == {20_240_131.0}
     assert run.read_metrics()["oof/rmse"] == 0.0
 
 

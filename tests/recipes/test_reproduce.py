@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from project import ROOT
@@ -14,11 +15,15 @@ from tiny_images import write_leaves
 
 from components.files.digests import file_digest
 from pipelines.errors import PodiumError
+from pipelines.kernels.built_kernel import load_built_kernel
+from pipelines.kernels.manifest import BuildFlags
+from pipelines.kernels.submitted_kernel import SubmittedKernel
 from pipelines.reproduction.checkout import run_podium
 from pipelines.reproduction.reproduce import reproduce
 from pipelines.reproduction.winner.package import write_winner_package
-from pipelines.runs.index import list_runs, load_submissions
-from pipelines.submissions.ledger import Ledger, describe_kernel, enter_submission
+from pipelines.runs.run import Run
+from pipelines.runs.submission import Host, Status, Submission, read_submissions
+from pipelines.submissions.ledger import Ledger, enter_submission
 from pipelines.workspace import Workspace
 
 REF = "local:place_names:1"
@@ -74,10 +79,10 @@ def first(template, tmp_path_factory):
 
 def enter_kernel(workspace, name="tiny-kernel", ref=77):
     """As if the kernel's output, the very file of the run, had been submitted on Kaggle."""
-    (run,) = list_runs(workspace.runs)
-    (entry,) = load_submissions(run)
-    kernel = describe_kernel(workspace.build / "kernels" / name / "MANIFEST.json", version=2)
-    enter_submission(workspace, run, entry | {"host": "kaggle", "ref": ref}, kernel=kernel)
+    (run,) = Run.list(workspace.runs)
+    (entry,) = read_submissions(run.submissions_file)
+    kernel = SubmittedKernel.built(load_built_kernel(workspace, name).manifest, 2)
+    enter_submission(workspace, run, replace(entry, host=Host.KAGGLE, ref=ref), kernel=kernel)
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
     is_equal, said = outcome(second, weights=[first.runs], into=tmp_path / "kept")
     record = Ledger(second.ledger).find(REF)
     assert said == [
-        f"{REF}: smoke_mt5_adafactor {record['run']}, commit {record['commit'][:12]}",
+        f"{REF}: smoke_mt5_adafactor {record.run}, commit {record.commit[:12]}",
         "  source     equal, with its uncommitted changes",
         f"  data       3 files equal in {second.data / 'place-names'}",
         "  libraries  equal, and so is the kind of processor",
@@ -108,13 +113,13 @@ def test_equal_bytes_in_a_second_clone(first, second, tmp_path):
         f"equal: the submission of {REF}, byte for byte",
     ]
     assert is_equal
-    run = f"runs/smoke_mt5_adafactor/{record['run']}"
+    run = f"runs/smoke_mt5_adafactor/{record.run}"
     assert (tmp_path / "kept" / run / "submission.csv").read_bytes() == (
         first.root / run / "submission.csv"
     ).read_bytes()
     assert (tmp_path / "kept" / "pipelines" / "new_module.py").is_file()
     assert not second.runs.exists(), "the clone that asks is left alone"
-    assert record["diff"]["secrets_removed"] == 0
+    assert record.diff.secrets_removed == 0
 
 
 def test_the_kernel_of_a_submission_is_built_again(first, second):
@@ -129,8 +134,8 @@ def test_the_kernel_of_a_submission_is_built_again(first, second):
 
 def test_a_kernel_is_built_again_with_the_flags_it_was_built_with(first):
     """A version that went on from its own output, and was cut to a few steps, is not what kernel.yaml alone says."""
-    (kernel,) = [r["kernel"] for r in Ledger(first.ledger).records() if r["ref"] == "kaggle:78"]
-    assert kernel["built_with"] == {"resume": True, "mode": "smoke"}
+    kernel = Ledger(first.ledger).find("kaggle:78").kernel
+    assert kernel.built_with == BuildFlags(resume=True, mode="smoke")
     screen = Console(file=io.StringIO(), width=200)
     assert reproduce(first, "kaggle:78", console=screen), screen.file.getvalue()
     assert "  kernel     equal: alice/tiny-training version 2, notebook and datasets" in screen.file.getvalue()
@@ -138,13 +143,13 @@ def test_a_kernel_is_built_again_with_the_flags_it_was_built_with(first):
 
 def test_other_bytes_with_another_library(first, second):
     record = Ledger(second.ledger).find(REF)
-    change = {"versions": record["versions"] | {"torch": "0.4.1"}, "submission_sha256": "0" * 64}
-    Ledger(second.ledger).append({"event": "changed", "ref": REF, "run": record["run"], **change})
+    versions = {**record.versions, "torch": "0.4.1"}
+    Ledger(second.ledger).write(replace(record, versions=versions, submission_sha256="0" * 64))
     is_equal, said = outcome(second, weights=[first.runs])
     assert not is_equal
-    line = f"versions.torch: recorded 0.4.1, here {record['versions']['torch']}"
+    line = f"versions.torch: recorded 0.4.1, here {record.versions['torch']}"
     assert said[3] == f"  {line}"
-    assert said[5].startswith(f"  submission_sha256: recorded {'0' * 16}, here {record['submission_sha256'][:16]} (")
+    assert said[5].startswith(f"  submission_sha256: recorded {'0' * 16}, here {record.submission_sha256[:16]} (")
     assert said[6] == f"differs: {line}"
 
 
@@ -155,22 +160,22 @@ def test_one_byte_of_the_data(first, second):
     path.write_bytes(content)
     is_equal, said = outcome(second, weights=[first.runs])
     assert not is_equal
-    digest = Ledger(second.ledger).find(REF)["data_sha256"]["test.csv"]
+    digest = Ledger(second.ledger).find(REF).data_sha256["test.csv"]
     assert said[-1].startswith(f"differs: data_sha256.test.csv: recorded {digest[:16]}, here ")
     assert said[-1].endswith(f" ({path})")
 
 
 def test_weights_that_are_others_or_nowhere(first, second):
     record = Ledger(second.ledger).find(REF)
-    (name, digest) = next(item for item in record["weights_sha256"].items() if item[0].endswith(".safetensors"))
+    (name, digest) = next(item for item in record.weights_sha256.items() if item[0].endswith(".safetensors"))
     _, said = outcome(second)
     assert said[-1] == (
         f"differs: weights_sha256.{name}: recorded {digest[:16]}, here none "
         "(name the folder that holds it with --weights)"
     )
-    path = second.runs / "smoke_mt5_adafactor" / record["run"] / name
+    path = second.runs / "smoke_mt5_adafactor" / record.run / name
     path.parent.mkdir(parents=True)
-    path.write_bytes((first.runs / "smoke_mt5_adafactor" / record["run"] / name).read_bytes() + b"\0")
+    path.write_bytes((first.runs / "smoke_mt5_adafactor" / record.run / name).read_bytes() + b"\0")
     _, said = outcome(second)
     assert said[-1].startswith(f"differs: weights_sha256.{name}: recorded {digest[:16]}, here ")
     assert said[-1].endswith(f" ({path})")
@@ -184,15 +189,15 @@ def test_what_is_not_to_be_had(first, second, tmp_path):
     record = Ledger(second.ledger).find(REF)
     with pytest.raises(PodiumError, match="not empty; name a new folder"):
         reproduce(second, REF, into=second.root)
-    (second.ledger / "files" / record["diff"]["sha256"]).unlink()
+    (second.ledger / "files" / record.diff.sha256).unlink()
     with pytest.raises(PodiumError, match=r"its run had uncommitted changes, and .* is missing: commit ledger/ whole"):
         reproduce(second, REF)
     shutil.rmtree(second.root / ".git")
     with pytest.raises(PodiumError, match="no git checkout; run this where the project was cloned"):
-        Ledger(second.ledger).append({"event": "changed", "ref": REF, "run": record["run"], "diff": None})
+        Ledger(second.ledger).write(replace(record, diff=None))
         reproduce(second, REF)
     git(second.root, "init", "--quiet")
-    with pytest.raises(PodiumError, match=f"commit {record['commit']}: not in the repository at .*; `git fetch`"):
+    with pytest.raises(PodiumError, match=f"commit {record.commit}: not in the repository at .*; `git fetch`"):
         reproduce(second, REF)
 
 
@@ -218,9 +223,10 @@ def orchard(first, tmp_path):
     workspace = Workspace(root)
     write_leaves(workspace.data_dir("cassava-leaf-disease-classification"))
     run_podium(root, ["train", "leaves", "tracking.name=none"])
-    (run,) = list_runs(workspace.runs)
-    entry = {"host": "kaggle", "competition": "cassava_leaf_disease", "ref": 5, "time": "2026-11-25T20:00:00+00:00"}
-    enter_submission(workspace, run, entry | {"sha256": file_digest(run.submission), "status": "COMPLETE"})
+    (run,) = Run.list(workspace.runs)
+    facts = {"host": Host.KAGGLE, "competition": "cassava_leaf_disease", "ref": 5, "status": Status.COMPLETE}
+    facts |= {"time": "2026-11-25T20:00:00+00:00", "sha256": file_digest(run.submission_file)}
+    enter_submission(workspace, run, Submission(**facts))
     return workspace
 
 
@@ -249,16 +255,16 @@ def test_the_entry_points_of_a_winners_package_run(first, tmp_path):
     }  # fmt: skip
     settings = json.loads((package / "SETTINGS.json").read_text())
     assert (package / "source" / "pipelines" / "new_module.py").is_file()
-    assert f"torch=={record['versions']['torch']}\n" in (package / "requirements.txt").read_text()
-    assert record["submission_sha256"] in (package / "README.md").read_text()
-    assert f"{record['run']}/config.yaml" in (package / "directory_structure.txt").read_text()
+    assert f"torch=={record.versions['torch']}\n" in (package / "requirements.txt").read_text()
+    assert record.submission_sha256 in (package / "README.md").read_text()
+    assert f"{record.run}/config.yaml" in (package / "directory_structure.txt").read_text()
     shutil.copytree(first.data / "place-names", package / settings["RAW_DATA_DIR"])
     moved = package.rename(tmp_path / "moved")
     assert call(moved, "prepare_data.py") == f"{moved / settings['CLEAN_DATA_DIR']}: 3 files"
     submitted = f"{moved / 'submission' / 'submission.csv'}: the submitted file, byte for byte"
     assert call(moved, "predict.py") == submitted
     trained = call(moved, "train.py").split()[-1]
-    assert trained != record["run"]
+    assert trained != record.run
     assert call(moved, "predict.py", trained) == submitted
     with pytest.raises(PodiumError, match="is there already; remove it, or name another folder"):
         write_winner_package(first, REF, into=moved)

@@ -9,7 +9,7 @@ import pandas as pd
 from components.data.text.vocabulary import build_vocabulary
 from pipelines.cli import main
 from pipelines.redaction import REMOVED
-from pipelines.runs.source_state import SourceState
+from pipelines.runs.source.state import SourceState
 from pipelines.submissions.ledger import Ledger
 
 # Put together here, so that no scanner takes this file for a leak.
@@ -41,8 +41,8 @@ def test_planted_secrets_reach_no_record_and_no_tracker(workspace, tmp_path, mon
     main(["--root", str(workspace.root), "submit", "smoke/mt5_adafactor"])
 
     (record,) = Ledger(workspace.ledger).records()
-    assert record["command"][-2] == f"data.vocabulary_file={tmp_path}/{REMOVED}/{REMOVED}/{file.name}"
-    assert record["diff"]["secrets_removed"] == 3
+    assert record.command[-2] == f"data.vocabulary_file={tmp_path}/{REMOVED}/{REMOVED}/{file.name}"
+    assert record.diff.secrets_removed == 3
     (run,) = (path.parent for path in workspace.runs.glob("*/*/run.json"))
     assert run.joinpath("uncommitted.diff").read_text().count(REMOVED) == 3
     artefacts = sorted(path.name for path in workspace.root.glob("mlartifacts/*/*/artifacts/*") if path.is_file())

@@ -12,7 +12,7 @@ from pipelines.competitions.catalogue import zh_news_titles
 from pipelines.competitions.competition import PreparationFolders
 from pipelines.competitions.embedded import write_tables
 from pipelines.competitions.sources.inews import distinct_pages, evaluated_pages
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 QUICK = ["tracking.name=none"]
 TAUGHT, PAIRED = "smoke/zh_news_distilled", "smoke/bert_tiny_zh_distilled"
@@ -24,7 +24,7 @@ def podium(workspace, *arguments):
 
 def runs_of(workspace, experiment):
     pattern = f"{experiment.replace('/', '_')}/*/run.json"
-    return [RunDirectory(path.parent) for path in sorted(workspace.runs.glob(pattern))]
+    return [Run(path.parent) for path in sorted(workspace.runs.glob(pattern))]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
     podium(news, "resume", PAIRED)
     straight, resumed = runs_of(news, PAIRED)
     assert products(straight.path) == products(resumed.path)
-    assert straight.read_record()["init_from"]["run"] == second.path.name
+    assert straight.read_record().init_from.run == second.path.name
     assert (straight.path / "vocabulary/tokenizer.json").read_bytes() == (
         first.path / "vocabulary/tokenizer.json"
     ).read_bytes()
@@ -75,8 +75,8 @@ def test_both_stages_end_in_an_encoder_for_search_however_often_they_stop(news, 
     # A classifier goes on from it, with its vocabulary and a head of its own
     podium(news, "train", "smoke/bert_headlines", f"model.checkpoint=run:{PAIRED}", *QUICK)
     (classifier,) = runs_of(news, "smoke/bert_headlines")
-    assert classifier.read_record()["init_from"]["run"] == resumed.path.name
-    assert classifier.submission.is_file()
+    assert classifier.read_record().init_from.run == resumed.path.name
+    assert classifier.submission_file.is_file()
 
 
 def test_articles_need_two_columns_of_text(workspace, capsys):

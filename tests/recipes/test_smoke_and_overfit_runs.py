@@ -11,8 +11,7 @@ from tiny_competition import write_lines
 from components.files.digests import sealed
 from pipelines.cli import main
 from pipelines.errors import PodiumError
-from pipelines.runs.directory import RunDirectory
-from pipelines.runs.index import list_runs
+from pipelines.runs.run import Run
 from pipelines.submissions.ledger import Ledger
 from pipelines.tracking.mlflow.view import SCORES_VIEW_TAG
 from pipelines.training import prediction
@@ -79,7 +78,7 @@ def train(podium, monkeypatch, mode=None, *overrides):
 
 
 def runs_by_mode(workspace):
-    return {record.mode: record for record in list_runs(workspace.runs, "first")}
+    return {record.mode: record for record in Run.list(workspace.runs, "first")}
 
 
 def test_a_real_run_stays_what_its_experiment_means(workspace, podium, refused, monkeypatch):
@@ -91,19 +90,19 @@ def test_a_real_run_stays_what_its_experiment_means(workspace, podium, refused, 
         assert "make submit" not in said
     runs = runs_by_mode(workspace)
     assert set(runs) == {"real", "smoke", "overfit"}
-    real, smoke, overfit = (runs[mode].run for mode in ("real", "smoke", "overfit"))
+    real, smoke, overfit = (runs[mode].id for mode in ("real", "smoke", "overfit"))
 
-    assert f"run {runs['real'].folder}" in podium("predict", "first")
+    assert f"run {runs['real'].path}" in podium("predict", "first")
     said = podium("submit", "first")
     assert f"first: its newest finished run is {real}" in said
     assert "smoke run" not in said
     (entry,) = Ledger(workspace.ledger).records()
-    assert (entry["run"], entry["mode"]) == (real, None)
-    assert f"run     {runs['real'].folder}\nkernel" in podium("kernel", "build", "pair")
+    assert (entry.run, entry.mode) == (real, None)
+    assert f"run     {runs['real'].path}\nkernel" in podium("kernel", "build", "pair")
     podium("train", "second", "tracking.name=none")
-    (second,) = list_runs(workspace.runs, "second")
-    assert second.manifest["init_from"]["run"] == real
-    assert "mode" not in second.manifest["init_from"]
+    (second,) = Run.list(workspace.runs, "second")
+    assert second.record.init_from.run == real
+    assert second.record.init_from.mode is None
 
     rows = json.loads(podium("compare", "first", "--json"))
     assert rows[0]["run"] == real
@@ -114,12 +113,12 @@ def test_a_real_run_stays_what_its_experiment_means(workspace, podium, refused, 
 
 def tracked_apart(runs, scores):
     """Name and tag tell the mode, and only the real run has a value under cv/, oof/ and lb/."""
-    tracking = {mode: record.manifest["tracking"] for mode, record in runs.items()}
-    client = MlflowClient(tracking["real"]["uri"])
-    found = {mode: client.get_run(entry["run_id"]) for mode, entry in tracking.items()}
+    tracking = {mode: record.record.tracking for mode, record in runs.items()}
+    client = MlflowClient(tracking["real"].uri)
+    found = {mode: client.get_run(entry.run_id) for mode, entry in tracking.items()}
     assert {mode: run.data.tags["mode"] for mode, run in found.items()} == {mode: mode for mode in found}
     assert {mode: run.info.run_name for mode, run in found.items()} == {
-        mode: f"{'' if mode == 'real' else f'{mode} '}first {runs[mode].run}" for mode in found
+        mode: f"{'' if mode == 'real' else f'{mode} '}first {runs[mode].id}" for mode in found
     }
     assert found["real"].data.metrics["cv/auc"] == scores["real"]
     for mode in ("smoke", "overfit"):
@@ -150,7 +149,7 @@ def by_id(workspace, podium, refused, smoke, overfit):
     assert f"run {smoke} is a smoke run" in said
     assert "ref 2, a smoke run; lb/public" in said
     record = Ledger(workspace.ledger).find("local:bbc_pairs:2")
-    assert (record["mode"], record["description"]) == ("smoke", f"first {smoke} (a smoke run)")
+    assert (record.mode, record.description) == ("smoke", f"first {smoke} (a smoke run)")
     modes = {line.split()[0]: line.split()[5] for line in podium("ledger").splitlines()[1:]}
     assert modes == {"local:bbc_pairs:1": "real", "local:bbc_pairs:2": "smoke"}
     message = refused("submit", "--run", overfit)
@@ -162,34 +161,34 @@ def by_id(workspace, podium, refused, smoke, overfit):
     cells = json.loads((folder / "pair.ipynb").read_text())["cells"]
     assert "a smoke run: a few steps over a few rows" in "".join("".join(cell["source"]) for cell in cells)
     podium("train", "second", "tracking.name=none", f"model.checkpoint=run:{overfit}")
-    assert list_runs(workspace.runs, "second")[-1].manifest["init_from"]["mode"] == "overfit"
+    assert Run.list(workspace.runs, "second")[-1].record.init_from.mode == "overfit"
 
 
 def test_where_there_is_no_real_run_its_name_means_none(workspace, podium, refused, monkeypatch):
     train(podium, monkeypatch, "smoke", "tracking.name=none")
-    (record,) = list_runs(workspace.runs)
+    (record,) = Run.list(workspace.runs)
     why = (
-        f"experiment first: only smoke and overfit runs of it have finished (the newest, {record.run}, is a smoke "
+        f"experiment first: only smoke and overfit runs of it have finished (the newest, {record.id}, is a smoke "
         "run), and its name never means one of them; get a real run with: make experiment EXP=first; or name that run "
-        f"itself: --run {record.run} (RUN={record.run}, or run:{record.run} as a checkpoint)"
+        f"itself: --run {record.id} (RUN={record.id}, or run:{record.id} as a checkpoint)"
     )
     for command in (("predict", "first"), ("submit", "first"), ("kernel", "build", "pair")):
         assert refused(*command) == why
     assert refused("train", "second", "tracking.name=none") == why
-    assert not list_runs(workspace.runs, "second")
+    assert not Run.list(workspace.runs, "second")
     assert not (workspace.build / "kernels").exists()
     assert refused("resume", "first").endswith("first: no unfinished run; `make experiment EXP=first` starts one")
 
 
 def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, podium, refused, tmp_path):
     podium("train", "first", "tracking.name=none")
-    (record,) = list_runs(workspace.runs)
-    run = RunDirectory(record.folder)
-    assert run.read_record()["fold_names"] == ["fold0", "fold1"]
+    (record,) = Run.list(workspace.runs)
+    run = Run(record.path)
+    assert run.read_record().fold_names == ("fold0", "fold1")
     before = {path: path.read_bytes() for path in run.path.glob("*.csv")}
     commands = [
         ("predict", "first"),
-        ("predict", "--run", record.run),
+        ("predict", "--run", record.id),
         ("submit", "first"),
         ("kernel", "build", "pair"),
     ]
@@ -203,13 +202,13 @@ def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, p
         assert not (workspace.build / "kernels").exists()
 
     def rewrite(record):
-        run.record.write_text(json.dumps(sealed(record)))
+        run.record_file.write_text(json.dumps(sealed(record)))
 
     # A kernel has neither folds.csv nor the status to go by.
     packed = shutil.copytree(run.path, tmp_path / "packed", ignore=shutil.ignore_patterns("folds.csv"))
     data = workspace.data_dir("bbc-pairs")
     prediction.main(packed, data, tmp_path / "whole.csv")
-    assert (tmp_path / "whole.csv").read_bytes() == run.submission.read_bytes()
+    assert (tmp_path / "whole.csv").read_bytes() == run.submission_file.read_bytes()
     shutil.rmtree(packed / "fold1")
     with pytest.raises(PodiumError, match=r"fold1/result\.json: missing; "):
         prediction.main(packed, data, tmp_path / "half.csv")
@@ -218,7 +217,7 @@ def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, p
     shutil.move(result, tmp_path / "result.json")
     all_refuse(f"{result}: missing; put it back from a copy, or ")
     # An older record does not name its folds.
-    whole = run.read_record()
+    whole = json.loads(run.record_file.read_text())
     rewrite({key: value for key, value in whole.items() if key != "fold_names"})
     all_refuse(f"{result}: missing; put it back from a copy, or ")
     shutil.move(tmp_path / "result.json", result)
@@ -226,8 +225,8 @@ def test_a_run_that_lacks_a_fold_is_neither_predicted_nor_submitted(workspace, p
     all_refuse(f"{run.path / 'fold1.bak'}: is no fold of this run, which has fold0, fold1; move it out of the run")
     shutil.rmtree(run.path / "fold1.bak")
     rewrite(whole | {"status": "running"})
-    commands = [("predict", "--run", record.run), ("submit", "--run", record.run)]
-    all_refuse(f"{run.path}: running; finish it with: make resume RUN={record.run}")
+    commands = [("predict", "--run", record.id), ("submit", "--run", record.id)]
+    all_refuse(f"{run.path}: running; finish it with: make resume RUN={record.id}")
     rewrite(whole | {"mode": "smokey"})
     all_refuse("run.json: mode: 'smokey': no such mode; it is null, smoke or overfit")
     rewrite(whole)

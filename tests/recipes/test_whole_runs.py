@@ -12,7 +12,7 @@ import yaml
 from components.data.text.vocabulary import build_vocabulary
 from components.models.t5.checkpoint import T5Architecture, create_t5, save_t5
 from pipelines.cli import main
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.training import prediction
 
 QUICK = ["tracking.name=jsonl", "data.vocabulary=character", "training.num_threads=1"]
@@ -23,20 +23,20 @@ def podium(workspace, *arguments):
 
 
 def runs_of(workspace, experiment):
-    return [RunDirectory(path.parent) for path in sorted(workspace.runs.glob(f"{experiment}/*/run.json"))]
+    return [Run(path.parent) for path in sorted(workspace.runs.glob(f"{experiment}/*/run.json"))]
 
 
 def test_a_seq2seq_run_is_whole_repeatable_and_scored(workspace, capsys):
     for _ in range(2):
         podium(workspace, "train", "smoke/mt5_adafactor", *QUICK)
     first, second = runs_of(workspace, "smoke_mt5_adafactor")
-    assert first.metrics.read_bytes() == second.metrics.read_bytes()
-    assert first.submission.read_bytes() == second.submission.read_bytes()
+    assert first.metrics_file.read_bytes() == second.metrics_file.read_bytes()
+    assert first.submission_file.read_bytes() == second.submission_file.read_bytes()
     record = first.read_record()
-    assert record["status"] == "finished"
-    assert record["peak_memory_bytes"] > 0
-    assert set(record["data_sha256"]) == {"train.csv", "test.csv", "sample_submission.csv"}
-    assert record["folds_sha256"] == second.read_record()["folds_sha256"]
+    assert record.status == "finished"
+    assert record.peak_memory_bytes > 0
+    assert set(record.data_sha256) == {"train.csv", "test.csv", "sample_submission.csv"}
+    assert record.folds_sha256 == second.read_record().folds_sha256
     assert set(first.read_metrics()) >= {"cv/exact_match", "oof/cer", "fold0/chrf"}
     present = {path.name for path in first.path.iterdir()}
     assert present >= {
@@ -55,10 +55,10 @@ def test_a_memory_budget_chooses_a_plan_and_nothing_else(workspace, capsys):
     for budget in ("auto", "null"):
         podium(workspace, "train", "smoke/mt5_adafactor", *QUICK, f"training.memory_budget={budget}")
     chosen, plain = runs_of(workspace, "smoke_mt5_adafactor")
-    assert chosen.submission.read_bytes() == plain.submission.read_bytes()
-    assert chosen.metrics.read_bytes() == plain.metrics.read_bytes()
-    plans = chosen.read_record()["memory_plans"]
-    assert "memory_plans" not in plain.read_record()
+    assert chosen.submission_file.read_bytes() == plain.submission_file.read_bytes()
+    assert chosen.metrics_file.read_bytes() == plain.metrics_file.read_bytes()
+    plans = chosen.read_record().memory_plans
+    assert plain.read_record().memory_plans is None
     for name, decision in plans.items():
         assert decision["measured"] <= decision["budget"]
         assert (chosen.figures / f"{name}_memory.png").exists()
@@ -76,7 +76,7 @@ def test_prediction_needs_the_run_directory_and_the_test_files_only(workspace, t
         monkeypatch.setitem(sys.modules, package, None)
     podium(workspace, "train", "smoke/t5_v1_1_adafactor", *QUICK[:1])
     (run,) = runs_of(workspace, "smoke_t5_v1_1_adafactor")
-    expected = run.submission.read_bytes()
+    expected = run.submission_file.read_bytes()
     moved = shutil.copytree(run.path, tmp_path / "elsewhere" / "run")
     data = tmp_path / "elsewhere" / "data"
     data.mkdir()
@@ -92,12 +92,12 @@ def test_folds_decode_jointly_and_all_rows_can_be_trained_on(workspace):
     podium(workspace, "train", "smoke/mt5_adafactor", *overrides)
     podium(workspace, "train", "smoke/mt5_adafactor", *QUICK, "fold=all", "training.num_steps=4")
     folds, full = runs_of(workspace, "smoke_mt5_adafactor")
-    oof = pd.read_parquet(folds.oof)
+    oof = pd.read_parquet(folds.oof_file)
     train = pd.read_csv(workspace.data_dir("place-names") / "train.csv", dtype=str, keep_default_na=False)
     assert oof["id"].tolist() == train["id"].tolist()
     assert folds.trained_checkpoints()[1].parts[-3] == "fold1"
     assert full.read_metrics() == {}
-    assert full.submission.exists()
+    assert full.submission_file.exists()
 
 
 def test_smoke_and_overfit_modes(workspace, monkeypatch, capfd):
@@ -107,7 +107,7 @@ def test_smoke_and_overfit_modes(workspace, monkeypatch, capfd):
     monkeypatch.delenv("OVERFIT")
     monkeypatch.setenv("SMOKE", "1")
     podium(workspace, "train", "mt5_adafactor", *QUICK, "model.d_model=32")
-    assert runs_of(workspace, "mt5_adafactor")[-1].submission.exists()
+    assert runs_of(workspace, "mt5_adafactor")[-1].submission_file.exists()
 
 
 def test_a_classifier_of_watsons_shape_from_a_small_checkpoint(workspace, tmp_path):
@@ -141,14 +141,14 @@ def test_a_classifier_of_watsons_shape_from_a_small_checkpoint(workspace, tmp_pa
     podium(workspace, "train", "mt5_watson", *overrides, "schedule.num_warmup_steps=1", "training.device=cpu")
     podium(workspace, "train", "smoke/mt5_watson", "tracking.name=none", "data.vocabulary_size=200")
     (run,) = runs_of(workspace, "smoke_mt5_watson")
-    assert run.submission.exists()
+    assert run.submission_file.exists()
     (run,) = runs_of(workspace, "mt5_watson")
-    oof = pd.read_parquet(run.oof)
+    oof = pd.read_parquet(run.oof_file)
     assert len(oof) == 45
     assert np.allclose(oof[["proba_0", "proba_1", "proba_2"]].sum(axis=1), 1.0)
-    submission = pd.read_csv(run.submission)
+    submission = pd.read_csv(run.submission_file)
     assert set(submission["prediction"]) <= {0, 1, 2}
-    tests = pd.read_parquet(run.test_predictions)
+    tests = pd.read_parquet(run.test_predictions_file)
     assert tests["prediction"].astype(int).tolist() == submission["prediction"].tolist()
 
 
@@ -182,7 +182,7 @@ def test_a_kaggle_shaped_competition_needs_no_python(workspace, tmp_path, monkey
     (run,) = runs_of(workspace, f"{name}_baseline")
     score = run.read_metrics()[f"cv/{metric}"]
     assert score > 0.9 if metric == "auc" else score < 0.8 * np.std(labels["price"])
-    submission = pd.read_csv(run.submission)
+    submission = pd.read_csv(run.submission_file)
     assert submission["row_id"].tolist() == list(range(200, 300))
     assert list(submission.columns) == ["row_id", *labels]
 
@@ -194,5 +194,5 @@ def test_what_is_tracked_without_mlflow(workspace):
     text = json.dumps(lines)
     for key in ("train/loss", "train/lr", "valid/exact_match", "cv/exact_match", "time/wall_seconds"):
         assert key in text
-    config = yaml.safe_load(run.config.read_text())
+    config = yaml.safe_load(run.config_file.read_text())
     assert config["optimizer"]["lr"] == 0.03

@@ -38,7 +38,7 @@ def make_dataset(workspace: Workspace, name: str, files: dict[str, bytes]) -> di
     metadata = {"id": name, "title": name.split("/")[-1], "licenses": [{"name": "CC0-1.0"}], "isPrivate": True}
     (folder / "dataset-metadata.json").write_text(json.dumps(metadata))
     digests = {file: sha256(content) for file, content in files.items()}
-    return {"slug": name.split("/")[-1], "kind": "weights", "files": digests}
+    return {"slug": name.split("/")[-1], "kind": "weights", "files": digests, "paths": {}}
 
 
 def write_kernel_file(workspace: Workspace, slug: str, **fields: Any) -> Path:
@@ -66,6 +66,7 @@ def make_kernel(
     notebook = make_notebook(*(cells or ("open('submission.csv', 'w').write('id,label\\n1,0\\n')",)))
     content = {
         "id": f"{owner}/{slug}",
+        "id_no": None,
         "title": slug.replace("-", " "),
         "code_file": f"{slug}.ipynb",
         "language": "python",
@@ -74,11 +75,14 @@ def make_kernel(
         "enable_gpu": False,
         "enable_tpu": False,
         "enable_internet": False,
+        "machine_shape": None,
         "dataset_sources": list(datasets or {}),
         "competition_sources": [],
         "kernel_sources": [],
         "model_sources": [],
         "keywords": [],
+        "docker_image": None,
+        "docker_image_pinning_type": "original",
     }
     write_kernel_file(workspace, slug, accelerator=metadata.get("machine_shape", "none"))
     files = {f"{slug}.ipynb": notebook, "kernel-metadata.json": json.dumps(content | metadata, indent=1)}
@@ -93,6 +97,9 @@ def make_kernel(
         "kaggle_slug": "tiny-task",
         "experiment": "first_try",
         "run": "20261121-100000-bbbb",
+        "commit": None,
+        "config_sha256": "1" * 64,
+        "folds_sha256": "2" * 64,
         "source_sha256": "0" * 64,
         "bundle_sha256": sha256(json.dumps([described_files, described]).encode()),
         "files": described_files,

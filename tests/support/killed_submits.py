@@ -15,7 +15,8 @@ from project import ROOT
 from rich.console import Console
 from tiny_competition import make_run, write_lines
 
-from pipelines.runs.index import find_run, load_submissions
+from pipelines.runs.run import Run
+from pipelines.runs.submission import read_submissions
 from pipelines.submissions.ledger import Ledger
 from pipelines.submissions.submit import submit
 
@@ -37,7 +38,7 @@ def make_tracked_runs(workspace, num_runs):
             folder = make_run(workspace, name, submission=("id,label", f"a,{number + 1}", "b,0"))
             tracker = open_mlflow_tracker(workspace, competition="tiny-task", run_name=name, run_dir=folder)
             tracker.finish("FINISHED")
-            record = json.loads((folder / "run.json").read_text()) | {"tracking": tracking_record(tracker)}
+            record = json.loads((folder / "run.json").read_text()) | {"tracking": tracking_record(tracker).entries()}
             write_lines(folder / "run.json", json.dumps(record))
 
     in_a_process(track)
@@ -109,16 +110,15 @@ def check_agreement(workspace):
     board = read_board(workspace)
     facts = {(line["run"], line["ref"], line["sha256"], line["public"]["rmse"]) for line in board}
     kept = [
-        (path.parent.name, entry["ref"], entry["sha256"], entry["public"]["rmse"])
+        (path.parent.name, entry.ref, entry.sha256, entry.public["rmse"])
         for path in workspace.runs.glob("*/*/submissions.jsonl")
-        for entry in load_submissions(find_run(workspace.runs, path.parent.name))
+        for entry in read_submissions(Run.find(workspace.runs, path.parent.name).submissions_file)
     ]
     assert sorted(kept) == sorted(facts)
     records = Ledger(workspace.ledger).records()
-    entered = [(r["run"], int(r["ref"].split(":")[2]), r["submission_sha256"], r["public"]["rmse"]) for r in records]
+    entered = [(entry.run, entry.number, entry.submission_sha256, entry.public["rmse"]) for entry in records]
     assert sorted(entered) == sorted(facts)
-    submitted = [line for line in Ledger(workspace.ledger).lines() if line["event"] == "submitted"]
-    assert len(submitted) == len(facts), "entered once each"
+    assert len(list(workspace.ledger.glob("local/tiny_task/*"))) == len(facts), "one file each"
     tracked = in_a_process(read_mlflow, workspace)
     for run, told in tracked.items():
         of_run = [line for line in board if line["run"] == run]

@@ -18,7 +18,7 @@ from components.models.bert.checkpoint import BertArchitecture, create_bert
 from components.training.loop import LoopSettings, TrainingLoop
 from pipelines.learners.learner import FoldJob
 from pipelines.learners.memory import keep_budget
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 NUM_STEPS = 3
 
@@ -60,7 +60,7 @@ def train(folder: Path, *, has_budget: bool) -> dict[str, object]:
     rank, decisions, gradients = loop.accelerator.process_index, [], []
     if has_budget:
         job = FoldJob("fold0", folder / "fold0", train=None, valid=None, seed=0, observer=None)
-        loop.memory = keeper = keep_budget(loop, "1TiB", RunDirectory(folder), job)
+        loop.memory = keeper = keep_budget(loop, "1TiB", Run(folder), job)
         keeper.on_decision = decisions.append
         if rank == 0:  # the others, by themselves, would keep everything
             measure(keeper)

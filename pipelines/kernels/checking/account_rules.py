@@ -1,22 +1,24 @@
 """What Kaggle alone knows of a kernel to come: whose account, what is there already, its sources, hours and sessions.
 
-Each rule asks Kaggle and yields findings, as those of `kaggle_rules` do without asking.
+Each rule asks Kaggle and yields findings, as those of `rules` do without asking.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipelines.addresses import KernelName
 from pipelines.errors import PodiumError
 from pipelines.kaggle.client import KaggleClient
 from pipelines.kaggle.errors import SITE, KaggleError
 from pipelines.kaggle.kernels import SavedKernel
 from pipelines.kernels.built_kernel import BuiltKernel
-from pipelines.kernels.checking.rules import BAD, OK, RULES, Finding
+from pipelines.kernels.checking.rules import RULES, Finding, FindingState, is_model_version, is_source
 from pipelines.kernels.kernel_file import KernelFile
+from pipelines.kernels.kinds import Machine
 from pipelines.kernels.pushes import Push, running_pushes
 from pipelines.workspace import Workspace
 
-MAX_SESSIONS = {"cpu": 5, "gpu": 2, "tpu": 1}
+MAX_SESSIONS = {Machine.CPU: 5, Machine.GPU: 2, Machine.TPU: 1}
 BUDGET = "submissions"
 
 
@@ -36,7 +38,7 @@ Rule = Callable[[Question], Iterator[Finding]]
 
 def check_account(question: Question) -> Iterator[Finding]:
     """Only its owner can push a kernel."""
-    user, owner = question.client.username, question.kernel.owner
+    user, owner = question.client.username, question.kernel.kernel.owner
     if user and user.lower() != owner.lower():
         yield _bad("account", f"credentials of {user}, kernel of {owner}; build it as {user}'s, or use {owner}'s")
     else:
@@ -46,7 +48,7 @@ def check_account(question: Question) -> Iterator[Finding]:
 def check_slug(question: Question) -> Iterator[Finding]:
     """A slug that is taken stays what it was begun as."""
     kernel, saved = question.kernel, question.saved
-    wanted = str(kernel.metadata["kernel_type"])
+    wanted = kernel.metadata.kernel_type
     if saved is None:
         yield _ok("slug", f"{kernel.kernel} is free")
     elif saved.kind not in ("", wanted):
@@ -56,20 +58,23 @@ def check_slug(question: Question) -> Iterator[Finding]:
 
 
 def check_sources(question: Question) -> Iterator[Finding]:
-    """Sources of others must be there: Kaggle runs a kernel without those that are not, and says little."""
+    """Sources of others must be there: Kaggle runs a kernel without those that are not, and says little.
+
+    Those that are no addresses are `check_metadata`'s.
+    """
     client, metadata = question.client, question.kernel.metadata
-    own = {dataset.dataset for dataset in question.kernel.datasets}
-    for source in metadata["dataset_sources"]:
+    own = {str(dataset.name) for dataset in question.kernel.datasets}
+    for source in filter(is_source, metadata.dataset_sources):
         if source not in own:
-            found = client.datasets.current("/".join(source.split("/")[:2])) is not None
+            found = client.datasets.current(KernelName.of_source(source)) is not None
             yield _source("dataset", source, found, "correct dataset_sources")
-    for source in metadata["kernel_sources"]:
-        is_own = source == question.kernel.kernel
-        found = (question.saved if is_own else client.kernels.current("/".join(source.split("/")[:2]))) is not None
+    for source in filter(is_source, metadata.kernel_sources):
+        is_own = source == str(question.kernel.kernel)
+        found = (question.saved if is_own else client.kernels.current(KernelName.of_source(source))) is not None
         yield _source(
             "kernel", source, found, "push it first, or build without --resume" if is_own else "push it first"
         )
-    for source in metadata["model_sources"]:
+    for source in filter(is_model_version, metadata.model_sources):
         newest, version = client.model_version(source), int(source.rsplit("/", 1)[1])
         cure = f"its newest version is {newest}" if newest else "correct model_sources"
         yield _source("model", source, newest is not None and version <= newest, cure)
@@ -78,7 +83,7 @@ def check_sources(question: Question) -> Iterator[Finding]:
 def check_competitions(question: Question) -> Iterator[Finding]:
     """A competition's files are mounted for who has joined it; the budget is today's."""
     client = question.client
-    for slug in question.kernel.metadata["competition_sources"]:
+    for slug in question.kernel.metadata.competition_sources:
         try:
             rules, limits = client.rules(slug), client.submission_limits(slug)
         except PodiumError as error:
@@ -95,7 +100,7 @@ def check_competitions(question: Question) -> Iterator[Finding]:
 def check_hours(question: Question) -> Iterator[Finding]:
     """This week's hours against the most that this run may take."""
     kind, wanted = question.file.kind, question.file.time_limit_hours
-    quota = None if kind == "cpu" else question.client.quota().get(kind.upper())
+    quota = None if kind is Machine.CPU else question.client.quota().get(kind.upper())
     if quota is None:
         yield _ok("hours", f"{kind} has no weekly quota")
         return
@@ -112,8 +117,8 @@ def check_sessions(question: Question) -> Iterator[Finding]:
     """How many kernels of this kind run at once; those that other checkouts pushed show only at the push."""
     kind, client = question.file.kind, question.client
     # A former version of this kernel ends when the new one is pushed.
-    others = [push for push in running_pushes(question.workspace, kind) if push["kernel"] != question.kernel.kernel]
-    running = [f"{push['kernel']} version {push['version']}" for push in others if _is_running(client, push)]
+    others = [push for push in running_pushes(question.workspace, kind) if push.entry.kernel != question.kernel.kernel]
+    running = [f"{push.entry.kernel} version {push.entry.version}" for push in others if _is_running(client, push)]
     words = f"{len(running)} of {MAX_SESSIONS[kind]} on {kind} run that were pushed from here"
     if len(running) >= MAX_SESSIONS[kind]:
         yield _bad(
@@ -145,7 +150,7 @@ def ask_kaggle(question: Question) -> list[Finding]:
 
 def _is_running(client: KaggleClient, push: Push) -> bool:
     try:
-        return not client.kernels.status(push["kernel"], push["version"]).is_over
+        return not client.kernels.status(push.version).is_over
     except KaggleError as error:
         if error.status in (403, 404):  # deleted since
             return False
@@ -154,12 +159,12 @@ def _is_running(client: KaggleClient, push: Push) -> bool:
 
 def _source(kind: str, name: str, is_found: bool, cure: str) -> Finding:
     words = "" if is_found else f": not there, or not to be seen by you; {cure}"
-    return Finding("source", OK if is_found else BAD, f"{kind} {name}{words}")
+    return Finding("source", FindingState.OK if is_found else FindingState.WRONG, f"{kind} {name}{words}")
 
 
 def _ok(rule: str, words: str) -> Finding:
-    return Finding(rule, OK, words)
+    return Finding(rule, FindingState.OK, words)
 
 
 def _bad(rule: str, words: str) -> Finding:
-    return Finding(rule, BAD, words)
+    return Finding(rule, FindingState.WRONG, words)

@@ -7,7 +7,7 @@ from pipelines.kaggle.client import KaggleClient
 from pipelines.kaggle.retries import Retries
 from pipelines.kernels.built_kernel import BuiltKernel, load_built_kernel
 from pipelines.kernels.checking.account_rules import Question, ask_kaggle, hold_against_rules
-from pipelines.kernels.checking.rules import BAD, UNKNOWN, Finding
+from pipelines.kernels.checking.rules import Finding, FindingState
 from pipelines.kernels.kernel_file import KernelFile, load_kernel_file
 from pipelines.screen import Column, print_table
 from pipelines.workspace import Workspace
@@ -40,7 +40,7 @@ def check(
             Column("what", [finding.words for finding in findings]),
         ],
     )
-    num_bad = sum(finding.state == BAD for finding in findings)
+    num_bad = sum(finding.state is FindingState.WRONG for finding in findings)
     if num_bad:
         raise PodiumError(f"{slug}: {num_bad} of {len(findings)} checks failed; it would not pass on Kaggle")
     return findings
@@ -55,4 +55,4 @@ def _ask_kaggle(workspace: Workspace, kernel: BuiltKernel, file: KernelFile, ret
 
 
 def _not_asked(words: str) -> Finding:
-    return Finding("account", UNKNOWN, words)
+    return Finding("account", FindingState.NOT_CHECKED, words)

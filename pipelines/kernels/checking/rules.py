@@ -1,36 +1,44 @@
 """Kaggle's rules for kernels and datasets, as far as they can be held against a built kernel without asking Kaggle.
 
-Each rule is a function from a built kernel to findings; what Kaggle alone knows is asked for in `kaggle_account`.
+Each rule is a function from a built kernel to findings; what Kaggle alone knows is asked for in `account_rules`.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from enum import StrEnum
 
-from pipelines.kernels.built_kernel import IMAGE_REHEARSAL, NO_OWNER, REHEARSAL, BuiltKernel
+from pipelines.kaggle.metadata import DATASET_METADATA
+from pipelines.kernels.built_kernel import NO_OWNER, BuiltKernel
 from pipelines.kernels.kernel_file import KernelFile, slugify
+from pipelines.kernels.kinds import KernelMode, Machine
+from pipelines.kernels.rehearsal.report import Image, RehearsalReport, read_report
+from pipelines.kernels.source_bundle import MAX_SOURCE_BYTES, unpack_notebook, unpack_packed
 from pipelines.redaction import MIN_LENGTH, find_secrets, known_secrets
 from pipelines.screen import format_bytes, format_duration
 
-MAX_SOURCE_BYTES = 1_000_000
 MIN_TITLE, MAX_TITLE = 5, 50
 MIN_DATASET, MAX_DATASET = 6, 50
 MAX_FILES = 50
 MAX_DATASET_BYTES = 200 * 10**9
 # Kaggle's machines were never seen faster than what people rehearse on by more than this.
 SAFETY = 1.5
-SESSION_HOURS = {"cpu": 12.0, "gpu": 12.0, "tpu": 9.0}
-MACHINE_GB = {"cpu": 30.0, "gpu": 29.0, "tpu": 330.0}
+SESSION_HOURS = {Machine.CPU: 12.0, Machine.GPU: 12.0, Machine.TPU: 9.0}
+MACHINE_GB = {Machine.CPU: 30.0, Machine.GPU: 29.0, Machine.TPU: 330.0}
 UNPACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".gz", ".bz2", ".xz")
 FREE_FOR_ALL = ("none", "NvidiaTeslaT4", "TpuV5E8")
 
 # No secret that is looked for is shorter.
 _READABLE = re.compile(rb"[\t\n\r\x20-\x7e]{%d,}" % MIN_LENGTH)
 
-OK, BAD, UNKNOWN = "ok", "wrong", "not checked"
+
+class FindingState(StrEnum):
+    """How a rule stands."""
+
+    OK = "ok"
+    WRONG = "wrong"
+    NOT_CHECKED = "not checked"
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Finding:
     """One line of a preflight: the rule, how it stands, and, where it is wrong, what is and what cures it."""
 
     rule: str
-    state: str
+    state: FindingState
     words: str
 
 
@@ -47,7 +55,7 @@ Rule = Callable[[BuiltKernel, KernelFile], Iterator[Finding]]
 
 def check_title(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     """Lengths, and that the title makes the slug: else the server takes the title's and later calls miss it."""
-    title, slug = str(kernel.metadata["title"]), kernel.slug
+    title, slug = kernel.metadata.title, kernel.kernel.slug
     if not MIN_TITLE <= len(title) <= MAX_TITLE:
         yield _bad("title", f"{title!r} has {len(title)} characters; Kaggle takes {MIN_TITLE} to {MAX_TITLE}")
     elif len(slug) < MIN_TITLE:
@@ -60,10 +68,10 @@ def check_title(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
 
 def check_owner(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     """A kernel needs a user's name."""
-    if kernel.owner == NO_OWNER:
+    if kernel.kernel.owner == NO_OWNER:
         yield _bad("owner", "nobody's yet: write owner: into kernel.yaml or set KAGGLE_USERNAME, and build again")
     else:
-        yield _ok("owner", kernel.owner)
+        yield _ok("owner", kernel.kernel.owner)
 
 
 def check_source(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
@@ -81,34 +89,42 @@ def check_source(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
 def check_metadata(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     """Combinations that Kaggle refuses or changes in silence."""
     metadata = kernel.metadata
-    competitions = metadata["competition_sources"]
-    if metadata["enable_internet"] and competitions:
+    competitions = metadata.competition_sources
+    if metadata.enable_internet and competitions:
         yield _bad("internet", "on, which an offline code competition refuses at push; set internet: false")
     else:
-        yield _ok("internet", "on" if metadata["enable_internet"] else "off")
+        yield _ok("internet", "on" if metadata.enable_internet else "off")
     if len(competitions) > 1:
         yield _bad("competitions", f"{', '.join(competitions)}: two can change the GPU you get; attach one")
-    if "utility script" in metadata["keywords"] and competitions:
+    if "utility script" in metadata.keywords and competitions:
         yield _bad("keywords", "a utility script may not have a competition; drop one of them")
     if file.accelerator not in FREE_FOR_ALL:
-        yield Finding(
-            "accelerator", UNKNOWN, f"{file.accelerator} is for some competitions only; others get the default"
-        )
+        yield _unknown("accelerator", f"{file.accelerator} is for some competitions only; others get the default")
     else:
         yield _ok("accelerator", file.accelerator)
-    for source in metadata["model_sources"]:
-        if not re.fullmatch(r"([^/]+/){4}\d+", source):
+    for source in metadata.model_sources:
+        if not is_model_version(source):
             yield _bad("models", f"{source}: needs owner/model/framework/variation/version, the version a number")
-    for source in [*metadata["dataset_sources"], *metadata["kernel_sources"]]:
-        if not re.fullmatch(r"[^/]+/[^/]+(/\d+)?", source):
+    for source in [*metadata.dataset_sources, *metadata.kernel_sources]:
+        if not is_source(source):
             yield _bad("sources", f"{source}: needs owner/slug")
+
+
+def is_model_version(source: str) -> bool:
+    """Whether it names a version of a Kaggle Model in full."""
+    return re.fullmatch(r"([^/]+/){4}\d+", source) is not None
+
+
+def is_source(source: str) -> bool:
+    """Whether it names a dataset or a kernel, perhaps with its version."""
+    return re.fullmatch(r"[^/]+/[^/]+(/\d+)?", source) is not None
 
 
 def check_datasets(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     """Names, number of files, sizes, and that nothing is unpacked on arrival."""
     for dataset in kernel.datasets:
-        slug = dataset.dataset.split("/")[1]
-        files = [path for path in dataset.folder.iterdir() if path.name != "dataset-metadata.json"]
+        slug = dataset.name.slug
+        files = [path for path in dataset.folder.iterdir() if path.name != DATASET_METADATA]
         size = sum(path.stat().st_size for path in files)
         archives = [path.name for path in files if path.name.lower().endswith(UNPACKED)]
         what = f"dataset {slug}"
@@ -137,36 +153,38 @@ def check_limits(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
 
 def check_rehearsal(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
     """That this very kernel was rehearsed, and what its figures come to on the hidden test set."""
-    report = _read_rehearsal(kernel.folder / REHEARSAL)
-    cure = f"run: podium kernel rehearse {kernel.slug}"
+    report, build = read_report(kernel.folder, Image.HERE), kernel.manifest.bundle_sha256
+    cure = f"run: podium kernel rehearse {kernel.kernel.slug}"
     if report is None:
-        yield Finding("rehearsal", UNKNOWN, f"none yet, so no forecast of time and memory; {cure}")
+        yield _unknown("rehearsal", f"none yet, so no forecast of time and memory; {cure}")
         return
-    if not report["ok"] or report["bundle_sha256"] != kernel.bundle_sha256:
-        yield _bad("rehearsal", f"{'failed' if not report['ok'] else 'of another build'}; {cure}")
+    if not report.ok or report.bundle_sha256 != build:
+        yield _bad("rehearsal", f"{'of another build' if report.ok else 'failed'}; {cure}")
         return
-    with_image = _read_rehearsal(kernel.folder / IMAGE_REHEARSAL)
-    if with_image is not None and not with_image["ok"] and with_image["bundle_sha256"] == kernel.bundle_sha256:
+    with_image = read_report(kernel.folder, Image.KAGGLE)
+    if with_image is not None and not with_image.ok and with_image.bundle_sha256 == build:
         yield _bad("rehearsal", f"failed with Kaggle's libraries; {cure} --image kaggle")
-    yield _ok("rehearsal", f"{len(report['cases'])} cases, {format_bytes(report['peak_bytes'])} at most")
+    yield _ok("rehearsal", f"{len(report.cases)} cases, {format_bytes(report.peak_bytes)} at most")
     yield from _forecast(report, file)
 
 
-def _forecast(report: dict[str, Any], file: KernelFile) -> Iterator[Finding]:
+def _forecast(report: RehearsalReport, file: KernelFile) -> Iterator[Finding]:
     limit, memory = 3600 * file.time_limit_hours, file.memory_gb * 1e9
-    if file.mode == "train":
+    if file.mode is KernelMode.TRAIN:
         keeps = format_duration(60 * file.reserve_minutes)
         yield _ok("time", f"it stops and saves itself {keeps} before its limit of {format_duration(limit)}")
+    elif report.startup_seconds is None or report.seconds_per_row is None:
+        yield _unknown("time", "no rerun was rehearsed, so nothing forecasts it")
     else:
-        rows = file.hidden_rows or max(case["rows"] for case in report["cases"] if case["data"] == "public")
-        seconds = report["startup_seconds"] + SAFETY * report["seconds_per_row"] * rows
-        words = f"{format_duration(seconds)} for {rows:,} rows ({report['seconds_per_row']:.2g} s each × {SAFETY})"
+        rows = file.hidden_rows or report.num_public_rows
+        seconds = report.startup_seconds + SAFETY * report.seconds_per_row * rows
+        words = f"{format_duration(seconds)} for {rows:,} rows ({report.seconds_per_row:.2g} s each × {SAFETY})"
         if seconds > limit:
             yield _bad("time", f"{words}; the limit is {format_duration(limit)}: fewer beams, folds or a GPU")
         else:
             yield _ok("time", f"{words} of {format_duration(limit)}")
-    words = f"{format_bytes(report['peak_bytes'])} × {SAFETY} of {format_bytes(memory)}"
-    if SAFETY * report["peak_bytes"] > memory:
+    words = f"{format_bytes(report.peak_bytes)} × {SAFETY} of {format_bytes(memory)}"
+    if SAFETY * report.peak_bytes > memory:
         yield _bad("memory", f"{words}: smaller batches, or another machine")
     else:
         yield _ok("memory", words)
@@ -196,8 +214,6 @@ def check_secrets(kernel: BuiltKernel, file: KernelFile) -> Iterator[Finding]:
 
 def list_uploaded_texts(kernel: BuiltKernel) -> Iterator[tuple[str, str]]:
     """Every file that would be uploaded, what is packed into the notebook or a code dataset included, as text."""
-    from pipelines.kernels.source_bundle import unpack_notebook, unpack_packed
-
     for path in kernel.uploaded_files():
         content = path.read_bytes()
         yield path.name, _words_of(content)
@@ -227,15 +243,12 @@ RULES: tuple[Rule, ...] = (
 
 
 def _ok(rule: str, words: str) -> Finding:
-    return Finding(rule, OK, words)
+    return Finding(rule, FindingState.OK, words)
 
 
 def _bad(rule: str, words: str) -> Finding:
-    return Finding(rule, BAD, words)
+    return Finding(rule, FindingState.WRONG, words)
 
 
-def _read_rehearsal(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
+def _unknown(rule: str, words: str) -> Finding:
+    return Finding(rule, FindingState.NOT_CHECKED, words)

@@ -3,19 +3,19 @@
 Order matters: a kernel mounts the newest ready version of a dataset, so datasets go first and are waited for.
 """
 
-import json
-
 from rich.console import Console
 
+from pipelines.addresses import KernelName, KernelVersion
 from pipelines.errors import PodiumError
 from pipelines.kaggle.client import KaggleClient
 from pipelines.kaggle.errors import SITE, KaggleError, cure_of
-from pipelines.kaggle.kernels import KernelState, LogLine, SavedKernel, is_same_code, missing_sources
+from pipelines.kaggle.kernels import KernelState, KernelStatus, LogLine, SavedKernel, is_same_code, missing_sources
 from pipelines.kaggle.retries import Retries
 from pipelines.kernels.built_kernel import BuiltKernel, load_built_kernel
 from pipelines.kernels.checking.account_rules import BUDGET, Question, ask_kaggle, hold_against_rules
-from pipelines.kernels.checking.rules import BAD
+from pipelines.kernels.checking.rules import FindingState
 from pipelines.kernels.kernel_file import load_kernel_file
+from pipelines.kernels.kinds import KernelMode
 from pipelines.kernels.pushes import PulledOutput, Push, PushLog, last_words
 from pipelines.kernels.pushing.watch import watch
 from pipelines.screen import Column, format_bytes, print_table
@@ -45,22 +45,22 @@ def push(
     built = load_built_kernel(workspace, name)
     client = KaggleClient(retries)
     _check_owner(client, built)
-    log = PushLog(workspace, built.slug)
+    log = PushLog(workspace, built.kernel.slug)
     saved = client.kernels.current(built.kernel)
     done = None if again else _pushed_before(client, built, log, saved)
     if done is not None:
-        _say(console, f"{built.kernel}: version {done['version']} is this very content; it is not pushed twice")
-        if done.get("status") in ("ERROR", "CANCEL_ACKNOWLEDGED") or not wait:
+        _say(console, f"{built.kernel}: version {done.entry.version} is this very content; it is not pushed twice")
+        if done.status.has_failed or not wait:
             return _told(done, built, console)
     else:
         _hold_against_rules(Question(workspace, client, built, load_kernel_file(workspace, name), saved))
         datasets = _upload_datasets(client, built, console)
-        number = client.kernels.push(built.folder, saved, timeout_seconds=built.timeout_seconds)
-        done = log.add(built, number, datasets)
-        _say(console, f"{built.kernel}: version {number} pushed; {SITE}/code/{built.kernel}")
+        version = client.kernels.push(built.folder, saved, timeout_seconds=built.manifest.timeout_seconds)
+        done = log.add(built, version.version, datasets)
+        _say(console, f"{built.kernel}: version {version.version} pushed; {SITE}/code/{built.kernel}")
     if wait:
-        _wait(client, built, log, done["version"], patience_seconds, console)
-    return log.find(version=done["version"]) or done
+        _wait(client, built, log, done.version, patience_seconds, console)
+    return log.find(version=done.entry.version) or done
 
 
 def status(
@@ -75,9 +75,12 @@ def status(
     console = console or Console()
     built = load_built_kernel(workspace, name)
     client = KaggleClient(retries)
-    number = _chosen_version(client, built, PushLog(workspace, built.slug), version)
-    state = client.kernels.status(built.kernel, number)
-    _say(console, f"{built.kernel}: version {number} is {state.status}{f': {state.message}' if state.message else ''}")
+    chosen = _chosen_version(client, built, PushLog(workspace, built.kernel.slug), version)
+    state = client.kernels.status(chosen)
+    _say(
+        console,
+        f"{built.kernel}: version {chosen.version} is {state.status}{f': {state.message}' if state.message else ''}",
+    )
     return state
 
 
@@ -93,28 +96,29 @@ def pull(
     console = console or Console()
     built = load_built_kernel(workspace, name)
     client = KaggleClient(retries)
-    log = PushLog(workspace, built.slug)
-    number = _chosen_version(client, built, log, version)
-    state = client.kernels.status(built.kernel, number)
+    log = PushLog(workspace, built.kernel.slug)
+    chosen = _chosen_version(client, built, log, version)
+    state = client.kernels.status(chosen)
     if not state.is_over:
-        raise PodiumError(f"{built.kernel}: version {number} is {state.status}; wait for it with: make push K={name}")
-    log.note(number, status=state.status, message=state.message)
-    return _pull(client, built, log, number, console)
+        cure = f"wait for it with: make push K={name}"
+        raise PodiumError(f"{built.kernel}: version {chosen.version} is {state.status}; {cure}")
+    log.note(chosen.version, state)
+    return _pull(client, built, log, chosen, console)
 
 
 def _check_owner(client: KaggleClient, built: BuiltKernel) -> None:
-    owner = built.kernel.split("/")[0]
+    owner = built.kernel.owner
     if owner.lower() != client.username.lower():
-        cure = f"build it as {client.username}/{built.slug}, or sign in as {owner}"
+        cure = f"build it as {client.username}/{built.kernel.slug}, or sign in as {owner}"
         raise PodiumError(f"{built.kernel}: is {owner}'s, but the credentials are {client.username}'s; {cure}")
 
 
 def _hold_against_rules(question: Question) -> None:
     """Refuse what would not pass; today's submissions may all be used, for a push costs none."""
     findings = hold_against_rules(question.kernel, question.file) + ask_kaggle(question)
-    bad = [finding for finding in findings if finding.state == BAD and finding.rule != BUDGET]
+    bad = [finding for finding in findings if finding.state is FindingState.WRONG and finding.rule != BUDGET]
     if bad:
-        slug = question.kernel.slug
+        slug = question.kernel.kernel.slug
         more = f"; {len(bad) - 1} more: podium kernel check {slug}" if len(bad) > 1 else ""
         raise PodiumError(f"{slug}: not pushed: {bad[0].rule}: {bad[0].words}{more}")
 
@@ -123,49 +127,49 @@ def _pushed_before(client: KaggleClient, built: BuiltKernel, log: PushLog, saved
     """The push of this very content, from this checkout or from another one, as Kaggle itself has it."""
     if saved is None:
         return None
-    push = log.find(digest=built.digest)
+    push = log.find(digest=built.manifest.digest)
     if push is not None:
-        is_gone = 0 < saved.version < push["version"]  # the kernel was deleted and begun anew
+        is_gone = 0 < saved.version < push.entry.version  # the kernel was deleted and begun anew
         return None if is_gone else push
     if log.find(version=saved.version) is not None:
         return None  # pushed from here with other content, though perhaps the same code
-    if not is_same_code(saved.source, _code(built)) or not _has_sources(built, saved):
+    if not is_same_code(saved.source, built.code_file.read_text(encoding="utf-8")) or not _has_sources(built, saved):
         return None
     versions = {}
     for dataset in built.datasets:
-        now = client.datasets.current(dataset.dataset)
+        now = client.datasets.current(dataset.name)
         if now is None or now.digest != dataset.digest:
             return None
-        versions[dataset.dataset] = now.version
+        versions[dataset.name] = now.version
     return log.add(built, saved.version, versions)
-
-
-def _code(built: BuiltKernel) -> str:
-    return (built.folder / f"{built.slug}.ipynb").read_text(encoding="utf-8")
 
 
 def _has_sources(built: BuiltKernel, saved: SavedKernel) -> bool:
     """Whether the saved version mounts what the built one names: a source that it lacks made its push a failure."""
-    metadata = json.loads((built.folder / "kernel-metadata.json").read_text(encoding="utf-8"))
-    return not any(missing_sources(metadata, saved.sources).values())
+    return not any(missing_sources(built.metadata, saved.sources).values())
 
 
-def _upload_datasets(client: KaggleClient, built: BuiltKernel, console: Console) -> dict[str, int]:
+def _upload_datasets(client: KaggleClient, built: BuiltKernel, console: Console) -> dict[KernelName, int]:
     versions = {}
     for dataset in built.datasets:
-        before = client.datasets.current(dataset.dataset)
+        before = client.datasets.current(dataset.name)
         if before is not None and before.digest == dataset.digest and before.status not in ("FAILED", "DELETED"):
-            versions[dataset.dataset] = before.version
+            versions[dataset.name] = before.version
             continue
-        versions[dataset.dataset] = client.datasets.upload(dataset.folder, dataset.digest, before)
-        _say(console, f"{dataset.dataset}: version {versions[dataset.dataset]} uploaded")
+        versions[dataset.name] = client.datasets.upload(dataset.folder, dataset.digest, before)
+        _say(console, f"{dataset.name}: version {versions[dataset.name]} uploaded")
     for name, version in versions.items():
         client.datasets.wait_until_ready(name, version)
     return versions
 
 
 def _wait(
-    client: KaggleClient, built: BuiltKernel, log: PushLog, version: int, patience_seconds: float, console: Console
+    client: KaggleClient,
+    built: BuiltKernel,
+    log: PushLog,
+    version: KernelVersion,
+    patience_seconds: float,
+    console: Console,
 ) -> None:
     lines: list[LogLine] = []
 
@@ -174,59 +178,59 @@ def _wait(
         console.out(line.text, end="", highlight=False)
 
     try:
-        state = watch(
-            client.kernels, built.kernel, version, show, retries=client.retries, patience_seconds=patience_seconds
-        )
+        state = watch(client.kernels, version, show, retries=client.retries, patience_seconds=patience_seconds)
     except KeyboardInterrupt:
-        cure = f"go on waiting with: make push K={built.slug}"
-        raise PodiumError(f"{built.kernel}: version {version} runs on without being watched; {cure}") from None
-    log.note(version, status=state.status, message=state.message)
-    if state.status != "COMPLETE":
-        raise _failure(built, version, state, last_words(lines))
+        cure = f"go on waiting with: make push K={built.kernel.slug}"
+        raise PodiumError(f"{built.kernel}: version {version.version} runs on without being watched; {cure}") from None
+    log.note(version.version, state)
+    if state.status is not KernelStatus.COMPLETE:
+        raise _failure(version, state, last_words(lines))
     _pull(client, built, log, version, console)
 
 
-def _failure(built: BuiltKernel, version: int, state: KernelState, said: str) -> KaggleError:
-    where = f"{built.kernel}: version {version}"
-    if state.status == "CANCEL_ACKNOWLEDGED":
+def _failure(version: KernelVersion, state: KernelState, said: str) -> KaggleError:
+    where, slug = f"{version.kernel}: version {version.version}", version.kernel.slug
+    if state.status is KernelStatus.CANCEL_ACKNOWLEDGED:
         cause = "by hand, by a newer push, or at the time limit"
-        return KaggleError(f"{where} was cancelled ({cause}); push it again: make push K={built.slug} AGAIN=1")
+        return KaggleError(f"{where} was cancelled ({cause}); push it again: make push K={slug} AGAIN=1")
     words = "; ".join(text for text in (state.message, said) if text) or "Kaggle says no more"
-    otherwise = f"rehearse it here (make rehearse K={built.slug}), correct it and push again"
+    otherwise = f"rehearse it here (make rehearse K={slug}), correct it and push again"
     return KaggleError(f"{where} failed: {words}; {cure_of(words, otherwise)}")
 
 
 def _told(push: Push, built: BuiltKernel, console: Console) -> Push:
     """A push of before that went wrong is no success now."""
-    if push.get("status") in ("ERROR", "CANCEL_ACKNOWLEDGED"):
+    if push.status.has_failed:
         raise PodiumError(
-            f"{built.kernel}: version {push['version']} ended as {push['status']} "
-            f"({push.get('message') or 'Kaggle says no more'}); change it, or push the same again: "
-            f"make push K={built.slug} AGAIN=1"
+            f"{built.kernel}: version {push.entry.version} ended as {push.status} "
+            f"({push.entry.message or 'Kaggle says no more'}); change it, or push the same again: "
+            f"make push K={built.kernel.slug} AGAIN=1"
         )
     return push
 
 
-def _chosen_version(client: KaggleClient, built: BuiltKernel, log: PushLog, version: int | None) -> int:
+def _chosen_version(client: KaggleClient, built: BuiltKernel, log: PushLog, version: int | None) -> KernelVersion:
     if version is not None:
-        return version
+        return KernelVersion(built.kernel, version)
     newest = log.find()
     if newest is not None:
-        return int(newest["version"])
+        return KernelVersion(built.kernel, newest.entry.version)
     saved = client.kernels.current(built.kernel)
     if saved is None:
-        raise PodiumError(f"{built.kernel}: was never pushed; push it with: make push K={built.slug}")
-    return saved.version
+        raise PodiumError(f"{built.kernel}: was never pushed; push it with: make push K={built.kernel.slug}")
+    return KernelVersion(built.kernel, saved.version)
 
 
-def _pull(client: KaggleClient, built: BuiltKernel, log: PushLog, version: int, console: Console) -> PulledOutput:
-    pulled = log.pull(client.kernels, built.kernel, version)
+def _pull(
+    client: KaggleClient, built: BuiltKernel, log: PushLog, version: KernelVersion, console: Console
+) -> PulledOutput:
+    pulled = log.pull(client.kernels, version)
     names = sorted(pulled.files)
     sizes = [format_bytes((pulled.folder / name).stat().st_size) for name in names]
     print_table(console, [Column("file", names), Column("size", sizes, is_number=True)])
-    _say(console, f"{built.kernel}: version {version} has left {len(names)} files in {pulled.folder}")
-    is_training = built.mode == "train"
-    step = f"podium runs import {pulled.folder}" if is_training else f"make submit K={built.slug}"
+    _say(console, f"{built.kernel}: version {version.version} has left {len(names)} files in {pulled.folder}")
+    is_training = built.manifest.mode is KernelMode.TRAIN
+    step = f"podium runs import {pulled.folder}" if is_training else f"make submit K={built.kernel.slug}"
     _say(console, f"next: {step}")
     return pulled
 

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -18,21 +17,22 @@ from pipelines.competitions.competition import Competition
 from pipelines.competitions.loading import load_competition
 from pipelines.competitions.submission_file import check_submission, load_submission
 from pipelines.errors import PodiumError
-from pipelines.kernels.built_kernel import IMAGE_REHEARSAL, REHEARSAL, BuiltKernel, load_built_kernel
+from pipelines.kernels.built_kernel import BuiltKernel, load_built_kernel
 from pipelines.kernels.inputs import model_mount
 from pipelines.kernels.kernel_file import KernelFile, load_kernel_file
+from pipelines.kernels.kinds import KernelMode
 from pipelines.kernels.rehearsal.hidden_rerun import lay_out_data
 from pipelines.kernels.rehearsal.kaggle_image import obtain_image_python
+from pipelines.kernels.rehearsal.report import CaseReport, Image, RehearsalReport
 from pipelines.kernels.rehearsal.sandbox import SandboxReport, run_kernel
 from pipelines.kernels.session import REHEARSAL as IS_REHEARSAL
 from pipelines.kernels.session import TIME_LIMIT
 from pipelines.kernels.source_bundle import project_root
-from pipelines.runs.index import find_run
+from pipelines.runs.run import Run
 from pipelines.screen import Column, format_bytes, format_duration, print_table
 from pipelines.training import prediction
 from pipelines.workspace import Workspace
 
-IMAGES = ("here", "kaggle")
 TOLERANCE = 1e-5
 BATCH = {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "KAGGLE_URL_BASE": "https://www.kaggle.com"}
 RERUN = {"KAGGLE_IS_COMPETITION_RERUN": "1"}
@@ -71,45 +71,37 @@ TRAIN_CASES = (
 
 
 @dataclass
-class CaseResult:
-    """How a case went; `problem` is empty where nothing is wrong, `agreement` says how it compares to this machine."""
+class _Verdict:
+    """What is found of a case's submission; `problem` is empty where nothing is wrong."""
 
-    name: str
-    data: str
-    layout: str
-    rows: int
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    outputs: dict[str, int] = field(default_factory=dict)
     submission: str = ""
     agreement: str = ""
     problem: str = ""
-    log: str = ""
 
 
 def rehearse(
     workspace: Workspace,
     slug: str,
     *,
-    image: str = "here",
+    image: Image = Image.HERE,
     attach: Mapping[str, Path] | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
+) -> RehearsalReport:
     """Run every case of a built kernel, print the table, write rehearsal.json beside the kernel, and return it.
 
-    `image` "kaggle" uses Kaggle's library versions. `attach` maps the mounts of sources that are not built here to
+    Image.KAGGLE uses Kaggle's library versions. `attach` maps the mounts of sources that are not built here to
     folders. Raises PodiumError at the end when a case went wrong, naming the first and its log.
     """
     console = console or Console(soft_wrap=True)
     kernel, file = load_built_kernel(workspace, slug), load_kernel_file(workspace, slug)
-    python = obtain_image_python(workspace) if image == "kaggle" else None
+    python = obtain_image_python(workspace) if image is Image.KAGGLE else None
     place = workspace.build / "rehearsals" / slug / image
     shutil.rmtree(place, ignore_errors=True)
-    room = _Room(workspace, kernel, file, load_competition(kernel.competition), place, image, python)
+    room = _Room(workspace, kernel, file, load_competition(kernel.manifest.competition), place, image, python)
     room.attach(attach or {})
-    results: list[CaseResult] = []
+    results: list[CaseReport] = []
     isolation: tuple[str, ...] = ()
-    for case in TRAIN_CASES if file.mode == "train" else PREDICT_CASES:
+    for case in TRAIN_CASES if file.mode is KernelMode.TRAIN else PREDICT_CASES:
         console.print(f"{case.name}: {case.data} test set, {case.layout} layout ...", highlight=False)
         report, result = room.run(case)
         isolation = report.not_isolated
@@ -117,12 +109,11 @@ def rehearse(
         if result.problem:
             break
     summary = _summarise(kernel, image, results, isolation)
-    name = REHEARSAL if image == "here" else IMAGE_REHEARSAL
-    (kernel.folder / name).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    summary.write(kernel.folder / image.report_name)
     _print(console, results, isolation)
     if failed := next((result for result in results if result.problem), None):
         raise PodiumError(f"{slug}: rehearsal {failed.name}: {failed.problem}; its log: {failed.log}")
-    console.print(f"rehearsed as {image}; {kernel.folder / name}", highlight=False)
+    console.print(f"rehearsed as {image}; {kernel.folder / image.report_name}", highlight=False)
     return summary
 
 
@@ -139,7 +130,7 @@ class _Room:
         file: KernelFile,
         competition: Competition,
         place: Path,
-        image: str,
+        image: Image,
         python: Path | None,
     ) -> None:
         self.workspace, self.kernel, self.file, self.competition = workspace, kernel, file, competition
@@ -151,7 +142,7 @@ class _Room:
     def _find_data_mount(self) -> str:
         for dataset in self.kernel.datasets:
             if dataset.kind == "data":
-                return f"datasets/{dataset.dataset}"
+                return dataset.name.dataset_mount
         return f"competitions/{self.competition.kaggle_slug}"
 
     def attach(self, given: Mapping[str, Path]) -> None:
@@ -161,10 +152,10 @@ class _Room:
             for mount, folder in given.items()
         }
         metadata = self.kernel.metadata
-        wanted = [f"datasets/{source}" for source in metadata["dataset_sources"]]
-        wanted += [model_mount(source) for source in metadata["model_sources"]]
+        wanted = [f"datasets/{source}" for source in metadata.dataset_sources]
+        wanted += [model_mount(source) for source in metadata.model_sources]
         wanted += [f"notebooks/{source}" for source in self.file.kernel_sources]
-        wanted += [f"competitions/{source}" for source in metadata["competition_sources"]]
+        wanted += [f"competitions/{source}" for source in metadata.competition_sources]
         for mount in wanted:
             if mount not in self.others and mount != self.data_mount:
                 raise PodiumError(
@@ -179,11 +170,11 @@ class _Room:
             self.rows[kind] = lay_out_data(self.competition, source, folder, kind)
         return folder
 
-    def run(self, case: Case) -> tuple[SandboxReport, CaseResult]:
+    def run(self, case: Case) -> tuple[SandboxReport, CaseReport]:
         folder, data = self.place / case.name, self.data(case.data)
         inputs = self.others | {self.data_mount: data}
         if case.attached:
-            inputs[f"notebooks/{self.kernel.kernel}"] = self.place / case.attached / "working"
+            inputs[self.kernel.kernel.output_mount] = self.place / case.attached / "working"
         report = run_kernel(
             self.kernel.folder,
             inputs,
@@ -194,21 +185,29 @@ class _Room:
             memory_bytes=int(self.file.memory_gb * 1e9),
             python=self.python,
         )
-        log = folder / f"{self.kernel.slug}.log"
+        log = folder / f"{self.kernel.kernel.slug}.log"
         log.write_text(report.log, encoding="utf-8")
         if report.notebook is not None:
             (folder / self.kernel.code_file.name).write_text(json.dumps(report.notebook, indent=1), encoding="utf-8")
-        result = CaseResult(
-            case.name, case.data, case.layout, self.rows[case.data], report.seconds, report.peak_bytes,
-            _list_files(report.working), log=str(log),
-        )  # fmt: skip
+        verdict = _Verdict()
         try:
-            self._judge(case, report, result)
+            self._judge(case, report, verdict)
         except PodiumError as error:
-            result.problem = str(error)
+            verdict.problem = str(error)
+        result = CaseReport(
+            name=case.name,
+            data=case.data,
+            layout=case.layout,
+            rows=self.rows[case.data],
+            seconds=report.seconds,
+            peak_bytes=report.peak_bytes,
+            outputs=_list_files(report.working),
+            log=str(log),
+            **asdict(verdict),
+        )
         return report, result
 
-    def _judge(self, case: Case, report: SandboxReport, result: CaseResult) -> None:
+    def _judge(self, case: Case, report: SandboxReport, verdict: _Verdict) -> None:
         """Fill in what the submission is worth; PodiumError where the kernel or its submission is wrong."""
         if report.stopped_for:
             limits = {"timeout": f"{self.file.time_limit_hours} h", "memory": f"{self.file.memory_gb} GB"}
@@ -220,29 +219,29 @@ class _Room:
             raise PodiumError(f"imports {strange[0]} instead of the source it carries")
         written = report.working / "submission.csv"
         if not case.writes:
-            result.submission = "none yet"
+            verdict.submission = "none yet"
             return
         sample = self.competition.load_sample(self.data(case.data), may_be_empty=True)
         check_submission(load_submission(written, sample), sample, self.competition, source=str(written))
-        result.submission = "checked"
+        verdict.submission = "checked"
         if case.same_as:
             other = self.place / case.same_as / "working" / written.name
             if other.read_bytes() != written.read_bytes():
                 raise PodiumError(f"{written}: differs from {other}")
-        result.agreement = self._compare(case, written)
+        verdict.agreement = self._compare(case, written)
 
     def _compare(self, case: Case, written: Path) -> str:
         """How the kernel's submission stands to the one this machine makes of the same run and data."""
-        if self.file.mode == "train":
+        if self.file.mode is KernelMode.TRAIN:
             return f"bytes of {case.same_as}" if case.same_as else ""
         local = self.place / "local" / case.data / written.name
         if not local.is_file():
-            record = find_run(self.workspace.runs, f"{self.kernel.experiment}/{self.kernel.run}")
-            prediction.main(record.folder, self.data(case.data), local)
+            run = Run.find(self.workspace.runs, f"{self.kernel.manifest.experiment}/{self.kernel.manifest.run}")
+            prediction.main(run.path, self.data(case.data), local)
         if local.read_bytes() == written.read_bytes():
             return "equal bytes"
         difference = describe_difference(written, local)
-        if self.image == "here" or not difference.is_small:
+        if self.image is Image.HERE or not difference.is_small:
             raise PodiumError(f"{written}: is not what `podium predict` writes, {local}: {difference.words}")
         return difference.words
 
@@ -311,29 +310,29 @@ def _score_gap(written: Path, local: Path) -> float | None:
 
 
 def _summarise(
-    kernel: BuiltKernel, image: str, results: Sequence[CaseResult], not_isolated: Sequence[str]
-) -> dict[str, Any]:
+    kernel: BuiltKernel, image: Image, results: Sequence[CaseReport], not_isolated: Sequence[str]
+) -> RehearsalReport:
     by_name = {result.name: result for result in results}
     startup = by_name["hidden-empty"].seconds if "hidden-empty" in by_name else None
     per_row = None
     if startup is not None:
         larger = by_name["hidden"]
         per_row = max(larger.seconds - startup, 0.0) / max(larger.rows, 1)
-    return {
-        "kernel": kernel.kernel,
-        "bundle_sha256": kernel.bundle_sha256,
-        "image": image,
-        "ok": not any(result.problem for result in results),
-        "not_isolated": list(not_isolated),
-        "startup_seconds": startup,
-        "seconds_per_row": per_row,
-        "peak_bytes": max(result.peak_bytes for result in results),
-        "cases": [asdict(result) for result in results],
-    }
+    return RehearsalReport(
+        kernel=kernel.kernel,
+        bundle_sha256=kernel.manifest.bundle_sha256,
+        image=image,
+        ok=not any(result.problem for result in results),
+        not_isolated=tuple(not_isolated),
+        startup_seconds=startup,
+        seconds_per_row=per_row,
+        peak_bytes=max(result.peak_bytes for result in results),
+        cases=tuple(results),
+    )
 
 
-def _print(console: Console, results: Sequence[CaseResult], not_isolated: Sequence[str]) -> None:
-    cells: dict[str, Callable[[CaseResult], str]] = {
+def _print(console: Console, results: Sequence[CaseReport], not_isolated: Sequence[str]) -> None:
+    cells: dict[str, Callable[[CaseReport], str]] = {
         "case": lambda result: result.name,
         "layout": lambda result: result.layout,
         "rows": lambda result: f"{result.rows:,}",

@@ -22,9 +22,11 @@ from typing import Any, TextIO
 import psutil
 
 from pipelines.errors import PodiumError
+from pipelines.kaggle.metadata import KERNEL_METADATA, CodeFile
 from pipelines.kernels.inputs import old_mount
 from pipelines.kernels.rehearsal import cell_runner
 from pipelines.kernels.rehearsal.walls import Place, close_walls
+from pipelines.records import DamagedRecord, Record
 
 LAYOUTS = ("new", "old")
 POLL_SECONDS = 0.1
@@ -37,8 +39,9 @@ class SandboxReport:
     """How a kernel's run went.
 
     `ok` is whether every cell ran; `stopped_for` is "timeout" or "memory" where a limit ended it. `log` is in Kaggle's
-    form, a JSON array of {"stream_name", "time", "data"}. `notebook` has the cells' outputs filled in; None where the
-    process was killed. `origins` are the files that `components` and `pipelines` were imported from.
+    form, a JSON array of {"stream_name", "time", "data"}; `text` is what both streams said. `notebook` has the cells'
+    outputs filled in; None where the process was killed. `origins` are the files that `components` and `pipelines` were
+    imported from.
     """
 
     ok: bool
@@ -46,15 +49,21 @@ class SandboxReport:
     peak_bytes: int
     working: Path
     log: str
+    text: str = ""
     stopped_for: str = ""
     not_isolated: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    notebook: dict[str, Any] | None = None
+    notebook: Mapping[str, Any] | None = None
 
-    @property
-    def text(self) -> str:
-        """What both streams said, in the order of arrival."""
-        return "".join(entry["data"] for entry in json.loads(self.log))
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts(Record):
+    """What `cell_runner` reports; nothing of it where it was killed before it could."""
+
+    ok: bool = False
+    peak_bytes: int = 0
+    origins: tuple[str, ...] = ()
+    notebook: Mapping[str, Any] | None = None
 
 
 def run_kernel(
@@ -92,24 +101,25 @@ def run_kernel(
         run = _watch([*walls.command, *command], variables, walls.folder, timeout_s, memory_bytes)
         facts = _read_facts(source / "report")
     return SandboxReport(
-        ok=bool(facts.get("ok")) and run.exit_code == 0,
+        ok=facts.ok and run.exit_code == 0,
         seconds=run.seconds,
-        peak_bytes=max(run.peak_bytes, int(facts.get("peak_bytes", 0))),
+        peak_bytes=max(run.peak_bytes, facts.peak_bytes),
         working=working,
         log=json.dumps(run.entries, ensure_ascii=False),
+        text="".join(run.texts),
         stopped_for=run.stopped_for,
         not_isolated=walls.missing,
-        origins=tuple(facts.get("origins", ())),
-        notebook=facts.get("notebook"),
+        origins=facts.origins,
+        notebook=facts.notebook,
     )
 
 
 def _code_file(kernel_dir: Path) -> Path:
-    metadata = kernel_dir / "kernel-metadata.json"
+    metadata = kernel_dir / KERNEL_METADATA
     try:
-        name = str(json.loads(metadata.read_text(encoding="utf-8"))["code_file"])
-    except (OSError, ValueError, KeyError) as error:
-        raise PodiumError(f"{metadata}: no kernel to run ({error}); build it with: podium kernel build") from error
+        name = CodeFile.read(metadata).code_file
+    except DamagedRecord as error:
+        raise PodiumError(f"{error}; no kernel to run, build it with: podium kernel build") from error
     if not (kernel_dir / name).is_file():
         raise PodiumError(f"{metadata}: code_file {name} is not there; build the kernel again")
     return kernel_dir / name
@@ -121,12 +131,8 @@ def _variables(python: Path, environment: Mapping[str, str]) -> dict[str, str]:
     return own | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | shared | dict(environment)
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
-    """What the runner reported; empty where it was killed before it could."""
-    if not path.is_file():
-        return {}
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
+def _read_facts(path: Path) -> _Facts:
+    return _Facts.read(path) if path.is_file() else _Facts()
 
 
 # -- the process and its limits -------------------------------------------------------------------------------------
@@ -135,6 +141,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 @dataclass
 class _Run:
     entries: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     exit_code: int = 0
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -193,6 +200,7 @@ def _reading(process: "subprocess.Popen[str]", run: _Run, started: float) -> Ite
         for line in stream:
             second = round(time.monotonic() - started, 3)
             run.entries.append({"stream_name": name, "time": second, "data": line})
+            run.texts.append(line)
 
     assert process.stdout is not None
     assert process.stderr is not None

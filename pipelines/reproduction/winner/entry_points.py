@@ -95,7 +95,7 @@ def main():
     words = RECORD["command"][RECORD["command"].index("train") :]
     for name in ("SMOKE", "OVERFIT"):
         os.environ.pop(name, None)
-    if RECORD["mode"]:
+    if RECORD.get("mode"):
         os.environ[RECORD["mode"].upper()] = "1"
     with tempfile.TemporaryDirectory(prefix="podium-train-") as name:
         root = Path(name)

@@ -11,8 +11,9 @@ from components.files.atomic import atomic_folder
 from pipelines.errors import PodiumError
 from pipelines.modes import warn_of_mode
 from pipelines.reproduction.checkout import CompetitionFacts, ask_competition
+from pipelines.reproduction.difference import Difference
 from pipelines.reproduction.file_finder import FileFinder
-from pipelines.reproduction.rebuilding import explain_source, gather_run, rebuild_source, source_of
+from pipelines.reproduction.rebuilding import Source, explain_source, gather_run, rebuild_source
 from pipelines.reproduction.winner.entry_points import ENTRY_POINTS, SETTINGS
 from pipelines.reproduction.winner.texts import (
     render_entry_points,
@@ -21,10 +22,11 @@ from pipelines.reproduction.winner.texts import (
     render_structure,
     render_summary,
 )
-from pipelines.runs.source_state import hash_source
+from pipelines.runs.source.state import hash_source
 from pipelines.screen import say
-from pipelines.submissions.ledger import Difference, Ledger, Record
-from pipelines.submissions.ledger_record import check_whole
+from pipelines.submissions.ledger import Ledger
+from pipelines.submissions.ledger_entry import LedgerEntry
+from pipelines.submissions.writer import settle_here
 from pipelines.workspace import Workspace
 
 # Of the repository, what the entry points do not need.
@@ -46,41 +48,41 @@ def write_winner_package(
     `into` is a new folder; by default one under build/winner-package/. Raises `PodiumError`, with nothing half-written,
     where the source or a file of the model is not to be had as it was recorded.
     """
+    settle_here(workspace)
     ledger = Ledger(workspace.ledger)
     record = ledger.find(ref)
-    check_whole(record)
-    target = into or workspace.build / "winner-package" / record["ref"].replace(":", "-")
+    record.check_whole()
+    target = into or workspace.build / "winner-package" / record.ref.replace(":", "-")
     if target.exists():
         raise PodiumError(f"{target}: is there already; remove it, or name another folder with --into")
     with atomic_folder(target.absolute()) as folder:
-        source = source_of(record)
-        rebuild_source(workspace.root, ledger, record["ref"], source, folder / "source")
-        competition = ask_competition(folder / "source", record["competition"])
-        _must_be_equal(record["ref"], source, hash_source(folder / "source"))
+        source = record.source
+        rebuild_source(workspace.root, ledger, record.ref, source, folder / "source")
+        competition = ask_competition(folder / "source", record.competition)
+        _must_be_equal(record.ref, source, hash_source(folder / "source"))
         for name in LEFT_OUT:
             shutil.rmtree(folder / "source" / name, ignore_errors=True)
         finder = FileFinder([*weights, workspace.runs])
-        model = folder / "model" / record["run"]
+        model = folder / "model" / record.run
         missing = gather_run(ledger, record, finder, workspace.runs, model)
         if missing is not None:
-            raise PodiumError(f"{record['ref']}: {missing}")
+            raise PodiumError(f"{record.ref}: {missing}")
         _write_documents(folder, record, competition)
-    if warning := warn_of_mode(str(record.get("mode"))):
-        say(f"{record['ref']}: its run {record['run']} is {warning}", console)
+    if warning := warn_of_mode(str(record.mode)):
+        say(f"{record.ref}: its run {record.run} is {warning}", console)
     say(f"{target}: read README.md, and answer MODEL_SUMMARY.md", console)
     return target
 
 
-def _must_be_equal(ref: str, source: Record, sha256: str) -> None:
-    if sha256 != source["source_sha256"]:
-        raise PodiumError(
-            f"{ref}: {Difference('source_sha256', source['source_sha256'], sha256, explain_source(source))}"
-        )
+def _must_be_equal(ref: str, source: Source, sha256: str) -> None:
+    if sha256 != source.source_sha256:
+        raise PodiumError(f"{ref}: {Difference('source_sha256', source.source_sha256, sha256, explain_source(source))}")
 
 
-def _write_documents(folder: Path, record: Record, competition: CompetitionFacts) -> None:
-    told = {name: value for name, value in record.items() if name not in NOT_TOLD} | {"kaggle_slug": competition.slug}
-    configuration = (folder / "model" / record["run"] / "config.yaml").read_text(encoding="utf-8")
+def _write_documents(folder: Path, record: LedgerEntry, competition: CompetitionFacts) -> None:
+    told = {name: value for name, value in record.entries().items() if name not in NOT_TOLD}
+    told |= {"kaggle_slug": competition.slug}
+    configuration = (folder / "model" / record.run / "config.yaml").read_text(encoding="utf-8")
     texts = {
         "README.md": render_readme(record, competition.title),
         "entry_points.md": render_entry_points(record),

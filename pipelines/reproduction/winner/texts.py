@@ -5,23 +5,24 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.runs.record import Machine
 from pipelines.screen import format_bytes
-from pipelines.submissions.ledger import Record
+from pipelines.submissions.ledger_entry import LedgerEntry
 
 ASK = "> *To be written by the authors:*"
 
 
-def render_readme(record: Record, title: str) -> str:
+def render_readme(record: LedgerEntry, title: str) -> str:
     """README.md: what Kaggle asks for first."""
-    machine, versions = record["machine"], record["versions"]
-    gpus = ", ".join(machine.get("gpus") or ()) or "none"
+    machine, versions = record.machine or Machine(), record.versions
+    gpus = ", ".join(machine.gpus) or "none"
     scores = "\n".join(f"| {name} | {value} |" for name, value in _scores(record).items())
-    changes = ", with uncommitted changes" if record["diff"] else ""
-    return f"""# {title}: submission {record["ref"]}
+    changes = ", with uncommitted changes" if record.diff else ""
+    return f"""# {title}: submission {record.ref}
 
 Everything here was written by `podium winner-package` from the record of that submission, `record.json`. The source in
-`source/` is commit {record["commit"]}{changes}; `model/{record["run"]}/` holds the trained model. The submitted file
-has the sha256 {record["submission_sha256"]}.
+`source/` is commit {record.commit}{changes}; `model/{record.run}/` holds the trained model. The submitted file
+has the sha256 {record.submission_sha256}.
 
 | score | |
 |---|---|
@@ -31,10 +32,10 @@ has the sha256 {record["submission_sha256"]}.
 
 | | |
 |---|---|
-| processor | {machine.get("processor")}, {machine.get("cores")} cores, {machine.get("torch_threads")} threads used |
-| memory | {format_bytes(machine["memory_bytes"]) if machine.get("memory_bytes") else "not recorded"} |
+| processor | {machine.processor}, {machine.cores} cores, {machine.torch_threads} threads used |
+| memory | {format_bytes(machine.memory_bytes) if machine.memory_bytes else "not recorded"} |
 | GPUs | {gpus} |
-| system | {machine.get("system")} |
+| system | {machine.system} |
 
 ## Software
 
@@ -59,11 +60,11 @@ python predict.py RUN     # with the run that it names at its end
 ```
 
 Equal bits can be expected only on the same kind of processor with the same number of threads and the same library
-versions. The seed is {record["seed"]}. Folders are set in `SETTINGS.json`; nothing else has to be edited.
+versions. The seed is {record.seed}. Folders are set in `SETTINGS.json`; nothing else has to be edited.
 """
 
 
-def render_entry_points(record: Record) -> str:
+def render_entry_points(record: LedgerEntry) -> str:
     """entry_points.md: each command with what it reads and writes."""
     return f"""# Entry points
 
@@ -71,29 +72,30 @@ def render_entry_points(record: Record) -> str:
 |---|---|---|
 | `python prepare_data.py` | RAW_DATA_DIR: {_files(record)} | CLEAN_DATA_DIR |
 | `python train.py` | CLEAN_DATA_DIR, `source/experiments` | MODEL_DIR/`<new run>` |
-| `python predict.py [RUN]` | CLEAN_DATA_DIR, MODEL_DIR/`{record["run"]}` | SUBMISSION_DIR/`submission.csv` |
+| `python predict.py [RUN]` | CLEAN_DATA_DIR, MODEL_DIR/`{record.run}` | SUBMISSION_DIR/`submission.csv` |
 
 The folders are those of `SETTINGS.json`; a relative one lies in this package.
 """
 
 
-def render_summary(record: Record, title: str, configuration: str) -> str:
+def render_summary(record: LedgerEntry, title: str, configuration: str) -> str:
     """MODEL_SUMMARY.md: Kaggle's questions, answered as far as the record can."""
-    gpus = ", ".join(record["machine"].get("gpus") or ()) or "no GPU"
+    machine = record.machine or Machine()
+    gpus = ", ".join(machine.gpus) or "no GPU"
     scores = ", ".join(f"{name} {value}" for name, value in _scores(record).items())
     return f"""# Model summary
 
 | | |
 |---|---|
-| competition | {title} (`{record["competition"]}`) |
-| submission | {record["ref"]}, {record["time"]} |
+| competition | {title} (`{record.competition}`) |
+| submission | {record.ref}, {record.time} |
 | scores | {scores} |
 
 ## A1. Background of the authors
 {ASK} names, places, experience, time spent.
 
 ## A2. Summary
-One experiment, `{record["experiment"]}`; {len(record["weights_sha256"])} files of weights.
+One experiment, `{record.experiment}`; {len(record.weights)} files of weights.
 {ASK} the approach in a few sentences, and what mattered most.
 
 ## A3. Features
@@ -114,7 +116,7 @@ The whole configuration of the run, defaults included:
 {ASK} what a smaller subset would score.
 
 ## A7. Execution time
-{record["machine"].get("processor")}, {gpus}.
+{machine.processor}, {gpus}.
 {_duration(record)}
 
 ## A8. References
@@ -122,22 +124,22 @@ The whole configuration of the run, defaults included:
 """
 
 
-def render_requirements(source: Path, record: Record) -> str:
+def render_requirements(source: Path, record: LedgerEntry) -> str:
     """requirements.txt: what the source asks for, as it was installed, else in the versions it was tested with."""
     settings = configparser.ConfigParser()
     settings.read(source / "setup.cfg", encoding="utf-8")
     names = _names(settings.get("options", "install_requires", fallback=""))
-    if record["host"] == "local":
+    if record.host == "local":
         names += _names(settings.get("options.extras_require", "examples", fallback=""))
-    if "numba" in record["versions"]:
+    if "numba" in record.versions:
         names.append("numba")
     tested = _pinned(source / "constraints.txt")
-    recorded = {name.lower(): version for name, version in record["versions"].items()}
+    recorded = {name.lower(): version for name, version in record.versions.items()}
     lines = []
     for name in dict.fromkeys(names):
         version = recorded.get(name.lower()) or tested.get(name.lower())
         lines.append(f"{name}=={version}" if version else name)
-    return f"# Python {record['versions'].get('python')}\n" + "".join(f"{line}\n" for line in lines)
+    return f"# Python {record.versions.get('python')}\n" + "".join(f"{line}\n" for line in lines)
 
 
 def render_structure(root: Path) -> str:
@@ -151,23 +153,23 @@ def render_structure(root: Path) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _scores(record: Record) -> Mapping[str, object]:
-    cv = {name: value for name, value in (record.get("cv") or {}).items() if name.startswith("cv/")}
-    boards = {f"{board} {name}": v for board in ("public", "private") for name, v in (record.get(board) or {}).items()}
-    return cv | boards
+def _scores(record: LedgerEntry) -> Mapping[str, object]:
+    cv = {name: value for name, value in record.cv.items() if name.startswith("cv/")}
+    public = {f"public {name}": score for name, score in record.public.items()}
+    return cv | public | {f"private {name}": score for name, score in record.private.items()}
 
 
-def _files(record: Record) -> str:
-    return ", ".join(f"`{name}`" for name in record["data_sha256"])
+def _files(record: LedgerEntry) -> str:
+    return ", ".join(f"`{name}`" for name in record.data_sha256)
 
 
-def _command(record: Record) -> str:
-    words = record["command"] or ["train"]
+def _command(record: LedgerEntry) -> str:
+    words = list(record.command) or ["train"]
     return " ".join(words[words.index("train") :] if "train" in words else words)
 
 
-def _duration(record: Record) -> str:
-    seconds = record.get("wall_seconds")
+def _duration(record: LedgerEntry) -> str:
+    seconds = record.wall_seconds
     return f"Training took {seconds / 3600:.2f} h." if seconds else f"{ASK} how long training and prediction take."
 
 

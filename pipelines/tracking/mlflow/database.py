@@ -1,6 +1,6 @@
 """MLflow's sqlite database: made once, by one process, and whole before anybody opens it; and waiting for its lock.
 
-MLflow is imported where the database is made and not before: `mlflow_tracker` sets what it reads at its import.
+MLflow is imported where the database is made and not before.
 """
 
 import logging
@@ -28,7 +28,12 @@ _CURE = "move the checkout, set MLFLOW_TRACKING_URI, or track into files with tr
 
 def tracking_uri(workspace: Workspace) -> str:
     """MLFLOW_TRACKING_URI, or the workspace's own database under its absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.mlflow_db.absolute()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri(workspace)
+
+
+def own_uri(workspace: Workspace) -> str:
+    """The workspace's own database."""
+    return f"sqlite:///{workspace.mlflow_db.absolute()}"
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -44,7 +49,7 @@ def prepare_database(workspace: Workspace) -> Path:
     processes one makes it and the others wait. Raises PodiumError for a path that MLflow cannot open.
     """
     target = workspace.mlflow_db.absolute()
-    check_place(f"sqlite:///{target}", is_query_meant=False)
+    check_place(own_uri(workspace), is_query_meant=False)
     _prepare(target)
     return target
 
@@ -57,8 +62,7 @@ def prepare_uri(uri: str, workspace: Workspace) -> None:
     target = sqlite_file(uri)
     if target is None:
         return
-    own = f"sqlite:///{workspace.mlflow_db.absolute()}"
-    check_place(uri, is_query_meant=uri != own)
+    check_place(uri, is_query_meant=uri != own_uri(workspace))
     _prepare(target.absolute())
     _check_readable(target)
 
@@ -88,14 +92,31 @@ def patiently(function: Callable[[], T]) -> T:
 
 def _prepare(target: Path) -> None:
     if _is_there(target):
+        with suppress(OSError):
+            _sweep(target)
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(target.with_name(f".{target.name}.lock")):
+        with one_at_a_time(_lock(target)):
             if not _is_there(target):
                 _make(target)
     except OSError as error:
         raise PodiumError(f"{error.filename or target}: {error.strerror or error}; {_CURE}") from error
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a kill left that came when the database was in its place already."""
+    if _lock(target).exists() or _unfinished(target).exists():
+        with one_at_a_time(_lock(target)):
+            shutil.rmtree(_unfinished(target), ignore_errors=True)
+
+
+def _lock(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}.preparing")
 
 
 def _is_there(target: Path) -> bool:
@@ -107,7 +128,7 @@ def _make(target: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    folder = target.with_name(f".{target.name}.preparing")
+    folder = _unfinished(target)
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left; nobody else is here
     folder.mkdir()
     try:

@@ -10,7 +10,8 @@ from components.files.digests import file_digest
 from pipelines.competitions.competition import ImagePlaces
 from pipelines.competitions.data_digests import digest_of, hash_data
 from pipelines.errors import PodiumError
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.record import RunRecord
+from pipelines.runs.run import Run
 from pipelines.training.execution import check_data
 
 TABLE = ("id,text,label", "1,a,0", "2,b,1")
@@ -35,7 +36,7 @@ def data(tmp_path):
 
 
 def check(data, recorded):
-    check_data({"data_sha256": recorded, "experiment": "first_try"}, data, RunDirectory(data / "run"))
+    check_data(RunRecord(run="run", experiment="first_try", data_sha256=recorded), data, Run(data / "run"))
 
 
 def test_tables_alone_have_the_digests_that_they_ever_had(data):

@@ -229,7 +229,8 @@ def test_a_damaged_ledger_line_is_named(folder):
     with pytest.raises(PodiumError) as error:
         host.leaderboard()
     assert str(error.value) == (
-        f"{folder / 'leaderboard.jsonl'}: line 2 is damaged: delete that line (its file stays under submissions/)"
+        f"{folder / 'leaderboard.jsonl'}: line 2: damaged (no JSON: EOF while parsing a string at line 1 column 14); "
+        "delete that line (its file stays under submissions/)"
     )
 
 

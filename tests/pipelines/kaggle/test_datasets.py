@@ -5,8 +5,10 @@ from built_kernels import make_kernel
 from kaggle_faults import DATASET, WEIGHTS, versions
 from kaggle_standin import Cut, Refusal, Reply, Stop
 
+from pipelines.addresses import KernelName
 from pipelines.kaggle.client import KaggleClient
 
+NAME = KernelName.parse(DATASET)
 pytestmark = pytest.mark.usefixtures("no_key_anywhere")
 
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_key_anywhere")
 def test_an_upload_that_breaks_off_is_taken_up_again(server, workspace, run_push, stop, ranges):
     make_kernel(workspace, datasets=WEIGHTS)
     server.faults["upload"].append(stop)
-    assert run_push()["datasets"] == {DATASET: 1}
+    assert run_push().datasets == {NAME: 1}
     assert [body["range"] for body in server.called("upload")] == ranges
     assert server.datasets.datasets[DATASET].versions[0].files == WEIGHTS[DATASET]
     assert not [path for path in (workspace.build / "datasets").iterdir() if path.name.startswith(".")]
@@ -32,7 +34,7 @@ def test_an_upload_that_is_refused(server, workspace, run_push, error_of):
     server.faults["upload"].append(Stop(0, status=400))
     assert error_of() == f"{DATASET}: 0 of 1 files arrived; push again"
     assert (server.datasets.datasets, versions(server)) == ({}, 0)
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
 
 
 @pytest.mark.parametrize("method", ["CreateDataset", "CreateDatasetVersion"])
@@ -45,7 +47,7 @@ def test_a_dataset_version_is_made_once(server, workspace, run_push, method, fau
         expected = 2
     make_kernel(workspace, datasets=WEIGHTS)
     server.faults[method].append(fault)
-    assert run_push()["datasets"] == {DATASET: expected}
+    assert run_push().datasets == {NAME: expected}
     assert len(server.datasets.datasets[DATASET].versions) == expected
 
 
@@ -77,13 +79,13 @@ def test_a_dataset_that_does_not_get_ready(server, workspace, run_push, error_of
     client = KaggleClient(retries)
     make_kernel(workspace, datasets=WEIGHTS)
     folder = workspace.build / "datasets" / "tiny-weights"
-    assert client.datasets.upload(folder, "0" * 64, client.datasets.current(DATASET)) == 2
-    state = client.datasets.current(DATASET)
+    assert client.datasets.upload(folder, "0" * 64, client.datasets.current(NAME)) == 2
+    state = client.datasets.current(NAME)
     assert (state.version, state.status) == (1, "READY")
     wait = client.datasets.wait_until_ready
-    assert error_of(lambda: wait(DATASET, 2, patience_seconds=0)) == (
+    assert error_of(lambda: wait(NAME, 2, patience_seconds=0)) == (
         f"{DATASET}: version 2 is not ready after 0 s (version 1 is READY); push again to go on waiting: nothing is "
         "uploaded twice"
     )
-    wait(DATASET, 2)
-    assert client.datasets.current(DATASET).version == 2
+    wait(NAME, 2)
+    assert client.datasets.current(NAME).version == 2

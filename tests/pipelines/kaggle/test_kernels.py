@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_key_anywhere")
 def test_429_waits_as_long_as_it_says(server, workspace, run_push, naps):
     make_kernel(workspace)
     server.faults["SaveKernel"] += [Refusal(429, "slow down", retry_after=7), Refusal(429, "slow down")]
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
     assert (naps, versions(server)) == ([7.0, 2.0], 1)
 
 
@@ -38,7 +38,7 @@ def test_what_did_not_arrive_is_sent_again(server, workspace, run_push, naps, fa
     """Kaggle is asked three times whether the version is there before it is sent once more."""
     make_kernel(workspace)
     server.faults["SaveKernel"].append(fault)
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
     assert versions(server) == 1
     assert [name for name, _ in server.requests] == ["GetKernel", "SaveKernel", *["GetKernel"] * 3, "SaveKernel"]
     assert naps == [1.0, 2.0, 4.0, 1.0]
@@ -51,7 +51,7 @@ def test_a_version_whose_answer_was_lost_is_not_saved_again(server, workspace, r
         run_push()
     make_kernel(workspace)
     server.faults["SaveKernel"].append(Cut(is_done=True))
-    assert run_push(wait=True)["version"] == num_before + 1
+    assert run_push(wait=True).version.version == num_before + 1
     assert versions(server) == len(server.called("SaveKernel")) == num_before + 1
 
 
@@ -59,7 +59,7 @@ def test_an_answer_that_never_comes_ends_the_call_and_not_the_push(server, works
     monkeypatch.setattr(kaggle_session, "TIMEOUT", (1.0, 0.3))
     make_kernel(workspace)
     server.faults["SaveKernel"].append(Cut(is_done=True, seconds=0.6))
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
     assert versions(server) == 1
 
 
@@ -136,13 +136,13 @@ def test_a_version_without_one_of_its_sources_is_a_failure(
     server.competitions["no-such-task"] = StandInCompetition({"a": b"1"})
     server.kernels.sessions["bob/other"] = server.kernels.sessions[KERNEL]
     server.kernels.models["alice/mt5/pyTorch/base/3"] = {"config.json": b"{}"}
-    assert run_push()["version"] == 2, "the same content may be pushed again, for it never ran whole"
+    assert run_push().version.version == 2, "the same content may be pushed again, for it never ran whole"
 
 
 def test_a_missing_version_number_is_looked_up_or_a_failure(server, workspace, run_push, error_of):
     make_kernel(workspace)
     server.faults["SaveKernel"].append(Extra({"versionNumber": None}))
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
     make_kernel(workspace, "print(2)")
     server.faults["SaveKernel"].append(Reply({"url": PAGE}))
     assert error_of() == f"{KERNEL}: Kaggle names no version it saved; look at {PAGE} and push again"
@@ -155,9 +155,9 @@ def test_a_version_that_kaggle_does_not_number_is_not_saved_twice(server, worksp
     server.faults["SaveKernel"].append(Cut(is_done=True))
     server.faults["GetKernel"] += [None, unnumbered]
     assert error_of() == f"{KERNEL}: was saved, but Kaggle does not say as which version; look at {PAGE}"
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
     server.faults["GetKernel"].append(unnumbered)
-    assert run_push()["version"] == versions(server) == len(server.called("SaveKernel")) == 1
+    assert run_push().version.version == versions(server) == len(server.called("SaveKernel")) == 1
 
 
 def test_a_kernel_that_was_deleted_is_pushed_anew(server, workspace, run_push):
@@ -165,7 +165,7 @@ def test_a_kernel_that_was_deleted_is_pushed_anew(server, workspace, run_push):
     run_push()
     run_push(again=True)
     del server.kernels.sessions[KERNEL][1]
-    assert run_push()["version"] == 2
+    assert run_push().version.version == 2
 
 
 def test_the_session_limit(server, workspace, run_push, error_of, tmp_path):
@@ -181,7 +181,7 @@ def test_the_session_limit(server, workspace, run_push, error_of, tmp_path):
         "ends, or stop one under View Active Events at https://www.kaggle.com/code, then push again"
     )
     make_kernel(workspace)
-    assert run_push()["version"] == 1, "of CPU sessions there are five"
+    assert run_push().version.version == 1, "of CPU sessions there are five"
     gate.set()
 
 

@@ -8,7 +8,7 @@ from tiny_competition import make_run, write_lines
 from components.files.digests import check_seal, sealed
 from pipelines.kernels.packed_run import pack_run
 from pipelines.runs.digests import digest_files
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 
@@ -19,14 +19,14 @@ def run(tmp_path):
     write_lines(folder / "fold0" / "result.json", json.dumps(sealed({"checkpoint": "checkpoints/step-1"})))
     write_lines(folder / "fold0" / "checkpoints" / "step-1" / "model.safetensors", "weights")
     write_lines(folder / "vocabulary" / "pieces.txt", "a")
-    return RunDirectory(folder)
+    return Run(folder)
 
 
 def test_the_record_holds_what_prediction_reads(run):
     packed = dict(pack_run(run, ["fold0/checkpoints/step-1/model.safetensors"]))
     assert sorted(packed) == ["config.yaml", "fold0/result.json", "run.json", "vocabulary/pieces.txt"]
     record = json.loads(packed["run.json"])
-    assert (record["grades"], record["fold_names"], record["mode"]) == ([0, 4], ["fold0"], None)
+    assert (record["grades"], record["fold_names"], record.get("mode")) == ([0, 4], ["fold0"], None)
     assert not {"started", "finished", "wall_seconds", "tracking"} & record.keys()
 
 

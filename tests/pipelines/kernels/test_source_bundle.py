@@ -6,7 +6,7 @@ import lzma
 import zipfile
 
 from pipelines.kernels.source_bundle import collect_source, compress, digest, pack, project_root
-from pipelines.runs.source_state import hash_source
+from pipelines.runs.source.state import hash_source
 
 
 def test_the_same_files_make_the_same_zip_whatever_their_order():

@@ -19,7 +19,7 @@ from components.search.onnx_export import export_encoder
 from pipelines.competitions.catalogue.zh_news_titles import build_tables
 from pipelines.competitions.sources.inews import Page
 from pipelines.learners.teaching import obtain_vectors, taught_texts
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 
 TEXTS = ["北京 news：2018年的会议。", "南京iPhone发布会，2018年！", "会议 news"]
 
@@ -292,7 +292,7 @@ def test_a_teacher_is_asked_once_for_the_same_texts(tmp_path):
     for experiment, run in (("one", "a"), ("one", "a"), ("two", "b")):
         folder = tmp_path / experiment / run
         folder.mkdir(parents=True, exist_ok=True)
-        vectors = obtain_vectors(teacher, texts, RunDirectory(folder))
+        vectors = obtain_vectors(teacher, texts, Run(folder))
         assert vectors.shape == (2, 4, 2)
         assert vectors[:, :, 0].tolist() == [[float(len(text)) for text in group] for group in texts]
         assert len(list((folder / "teacher").iterdir())) == 1

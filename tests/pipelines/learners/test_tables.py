@@ -87,7 +87,7 @@ def test_test_cells_that_are_no_numbers_or_dates_are_refused_before_training(
 )
 def test_what_is_missing_or_was_text_before_is_no_fault(trained, odd, odd_in_test):
     run = trained(odd, odd_in_test)
-    assert run.read_record()["status"] == "finished"
+    assert run.read_record().status == "finished"
     assert run.read_metrics()["oof/auc"] > 0.9
 
 
@@ -96,7 +96,7 @@ def test_a_column_that_only_a_fold_takes_for_numbers_is_text_there_too(trained):
     run = trained([*map(str, range(NUM_ROWS - 1)), "unknown"], ["3"])
     kinds = [load_tabular_baseline(path).kinds.by_column for path in run.trained_checkpoints()]
     assert kinds == [{"x": "numbers", "odd": "texts"}] * 3
-    assert run.read_record()["column_kinds"]["texts"] == ["odd"]
+    assert run.read_record().column_kinds["texts"] == ("odd",)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_table_of_nothing_is_refused(workspace, trained):
 
 def test_codes_that_differ_in_test_alone_are_kept_apart(trained):
     run = trained(["007", "012"], ["7"])
-    assert run.read_record()["column_kinds"]["categories"] == ["odd"]
+    assert run.read_record().column_kinds["categories"] == ("odd",)
 
 
 def test_hidden_rows_may_hold_anything_and_are_answered_for_with_a_warning(workspace, trained, tmp_path):
@@ -145,8 +145,8 @@ def test_the_paths_of_images_are_no_words(workspace, trained):
     paths = [f"{row:03d}" for row in range(NUM_ROWS)]
     run = trained(paths, ["900"], images=places)
     alone = trained(paths, ["900"], input_columns=("x",))
-    assert run.submission.read_bytes() == alone.submission.read_bytes()
-    assert run.read_record()["column_kinds"] == alone.read_record()["column_kinds"]
+    assert run.submission_file.read_bytes() == alone.submission_file.read_bytes()
+    assert run.read_record().column_kinds == alone.read_record().column_kinds
     shutil.rmtree(workspace.runs)
     with pytest.raises(ConfigError, match="tiny_task has nothing but images; pixel_baseline and xcit read these"):
         trained(paths, ["900"], input_columns=("odd",), images=places)

@@ -7,7 +7,7 @@ import pytest
 from pipelines.competitions.loading import load_competition
 from pipelines.errors import PodiumError
 from pipelines.reproduction.checkout import CompetitionFacts, ask_competition
-from pipelines.runs.source_state import hash_source
+from pipelines.runs.source.state import hash_source
 
 # Clones of before `data list --json`, and one of after.
 FORMER = """

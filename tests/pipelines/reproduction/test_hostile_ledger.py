@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 from canary import PRIVATE, make_canary, untouched
 from tiny_competition import write_lines
 
+from components.files.digests import sealed
 from pipelines.errors import PodiumError
+from pipelines.kernels.submitted_kernel import KeptDiff
 from pipelines.reproduction.checkout import check_out, inside
 from pipelines.reproduction.file_finder import FileFinder
 from pipelines.reproduction.kernel_rebuilding import rebuild_kernel
@@ -17,7 +20,7 @@ from pipelines.reproduction.rebuilding import gather_run, rebuild_source
 from pipelines.reproduction.reproduce import reproduce
 from pipelines.reproduction.winner.package import write_winner_package
 from pipelines.submissions.ledger import Ledger
-from pipelines.submissions.ledger_record import check_record, training_words
+from pipelines.submissions.ledger_entry import LedgerEntry
 from pipelines.workspace import Workspace
 
 REF, RUN = "local:tiny_task:1", "20261121-100000-bbbb"
@@ -45,7 +48,13 @@ RECORD = {
     "tracking": None,
     "kernel": {
         "kernel": "alice/tiny-kernel",
+        "version": 1,
         "mode": "predict",
+        "source_sha256": SHA,
+        "bundle_sha256": SHA,
+        "files": {"tiny-kernel.ipynb": SHA},
+        "dataset_versions": {},
+        "docker_image": None,
         "commit": "c" * 40,
         "diff": None,
         "built_with": {"resume": False, "mode": None},
@@ -54,6 +63,10 @@ RECORD = {
     },
     "submission_sha256": SHA,
 }
+KERNEL = RECORD["kernel"]
+OMITTED = "no such entry"
+NEEDED = ["experiment", "commit", "files_sha256", "weights_sha256", "config_sha256", "source_sha256", "versions"]
+NEEDED += ["machine", "data_sha256", "submission_sha256"]
 BAD_NAMES = ["", ".", "..", "../x", "OUT", "a/../../b", "a\\b", "a\0b", "a\nb", "-x", 7]
 BAD_PLACES = [
     "../../../../outside/new.txt",
@@ -81,12 +94,30 @@ def workspace(tmp_path):
 
 
 def write_record(workspace, **changes):
-    write_lines(workspace.ledger / "ledger.jsonl", json.dumps(RECORD | changes))
-    return Ledger(workspace.ledger)
+    """As whoever writes it by hand would, with a digest of its own that fits."""
+    path = workspace.ledger / "local" / "tiny_task" / f"1@{RUN}.json"
+    content = {key: value for key, value in (RECORD | changes).items() if key != "event" and value != OMITTED}
+    return write_lines(path, json.dumps(sealed(content)))
 
 
-def refused(workspace, match):
-    """Neither listing nor finding, reproducing or packing goes on, and nothing is written."""
+def write_former_line(workspace, **changes):
+    return write_lines(workspace.ledger / "ledger.jsonl", json.dumps(RECORD | changes))
+
+
+FORMS = ((write_record, "", "record"), (write_former_line, "line 1: ", "lines"))
+
+
+def refused(workspace, match, **changes):
+    """Neither listing nor finding, reproducing or packing goes on with such a record, and nothing is written."""
+    for write, line, what in FORMS:
+        path = write(workspace, **changes)
+        refused_as_it_is(
+            workspace, f"^{path}: {line}{match}.*: `git checkout -- ledger` brings the committed {what} back"
+        )
+        path.unlink()
+
+
+def refused_as_it_is(workspace, match):
     ledger = Ledger(workspace.ledger)
     actions = (
         ledger.records,
@@ -108,8 +139,7 @@ def at(workspace, value):
 @pytest.mark.parametrize("value", BAD_NAMES)
 @pytest.mark.parametrize("key", ["ref", "run", "experiment", "competition", "host"])
 def test_a_name_that_leads_elsewhere(workspace, key, value):
-    write_record(workspace, **{key: at(workspace, value)})
-    refused(workspace, rf"ledger.jsonl: line 1: {key}: .*: `git checkout -- ledger` brings the committed lines back")
+    refused(workspace, f"{key}: ", **{key: at(workspace, value)})
 
 
 @pytest.mark.parametrize("name", BAD_PLACES)
@@ -117,8 +147,8 @@ def test_a_name_that_leads_elsewhere(workspace, key, value):
 def test_a_file_that_is_named_to_lie_elsewhere(workspace, key, name):
     files = {"fold0/a.json": SHA, at(workspace, name): SHA}
     is_kernels = key.startswith("kernel.")
-    write_record(workspace, **({"kernel": RECORD["kernel"] | {"files_sha256": files}} if is_kernels else {key: files}))
-    refused(workspace, rf"line 1: {key}: ")
+    changes = {"kernel": RECORD["kernel"] | {"files_sha256": files}} if is_kernels else {key: files}
+    refused(workspace, rf"{key}\..*: '", **changes)
 
 
 @pytest.mark.parametrize("digest", BAD_DIGESTS)
@@ -132,55 +162,98 @@ def test_a_digest_that_is_a_path(workspace, key, digest):
         "weights_sha256": {"x.json": digest},
         "diff.sha256": {"sha256": digest},
     }
-    write_record(workspace, **{key.split(".")[0]: value.get(key, digest)})
-    refused(workspace, rf"line 1: {key}(.x.json)?: .* is no sha256")
+    refused(workspace, rf"{key}(.x.json)?: .* is (no sha256|not a text)", **{key.split(".")[0]: value.get(key, digest)})
 
 
 @pytest.mark.parametrize("commit", BAD_COMMITS)
 def test_a_commit_that_is_an_option_of_git(workspace, commit):
-    write_record(workspace, commit=commit)
-    refused(workspace, r"line 1: commit: .* is no commit; needs its id")
-    write_record(workspace, kernel=RECORD["kernel"] | {"commit": commit})
-    refused(workspace, r"line 1: kernel.commit: ")
+    refused(workspace, "commit: .* is (no commit; needs its id|not a text)", commit=commit)
+    refused(workspace, "kernel.commit: ", kernel=RECORD["kernel"] | {"commit": commit})
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"mode": "ld_preload"}, "mode: 'ld_preload' is no mode; needs smoke or overfit"),
-        ({"kernel": {"built_with": {"mode": "path"}}}, "kernel.built_with.mode: 'path' is no mode"),
-        ({"kernel": {"kernel": "alice/../x"}}, "kernel.kernel: 'alice/../x' is no address on Kaggle; needs owner/slug"),
-        ({"kernel": {"kernel": "alice"}}, "kernel.kernel: 'alice' is no address"),
-        ({"kernel": {"kernel": "alice/--help"}}, "kernel.kernel: 'alice/--help' is no address"),
-        ({"kernel": "alice/x"}, "kernel: 'alice/x' is no mapping"),
-        ({"files_sha256": ["x"]}, r"files_sha256: \['x'\] is no mapping"),
-        ({"data_sha256": "x"}, "data_sha256: 'x' is no mapping"),
-        ({"command": "train x"}, "command: 'train x' is no list of texts"),
-        ({"command": ["train", 5]}, "command: .* is no list of texts"),
-        ({"machine": {"torch_threads": "1; x"}}, "machine.torch_threads: '1; x' is no number of threads"),
+        ({"mode": "ld_preload"}, "mode: 'ld_preload': no such mode; it is null, smoke or overfit"),
+        (
+            {"kernel": KERNEL | {"built_with": {"resume": False, "mode": "path"}}},
+            "kernel.built_with.mode: 'path': no such mode",
+        ),
+        (
+            {"kernel": KERNEL | {"kernel": "alice/../x"}},
+            "kernel.kernel: 'alice/../x' is no address on Kaggle; needs ow",
+        ),
+        ({"kernel": KERNEL | {"kernel": "alice"}}, "kernel.kernel: 'alice' is no address"),
+        ({"kernel": KERNEL | {"kernel": "alice/--help"}}, "kernel.kernel: 'alice/--help' is no address"),
+        ({"kernel": "alice/x"}, "kernel: 'alice/x' is not an object"),
+        ({"files_sha256": ["x"]}, r"files_sha256: \['x'\] is not an object"),
+        ({"data_sha256": "x"}, "data_sha256: 'x' is not an object"),
+        ({"command": "train x"}, "command: 'train x' is not a list"),
+        ({"command": ["train", 5]}, "command.1: 5 is not a text"),
+        ({"machine": {"torch_threads": "1; x"}}, "machine.torch_threads: '1; x' is not a whole number"),
+        ({"machine": {"torch_threads": 0}}, "machine.torch_threads: 0 is not greater than 0"),
         ({"versions": {"torch": "1.0 --index-url http://x"}}, "versions.torch: .* is no version"),
         ({"versions": {"torch": "1.0\n-e ./x"}}, "versions.torch: .* is no version"),
+        ({"ref": "local:../x:3"}, "ref: 'local:../x:3' is no name"),
+        ({"ref": "elsewhere:3"}, "ref: 'elsewhere:3' is no ref; needs kaggle:1234, or local:place_names:3"),
+        ({"ref": "kaggle:x"}, "ref: 'kaggle:x' is no ref"),
+        ({"submission_sha256": "../x"}, "submission_sha256: '../x' is no sha256"),
+        ({"status": "FINE"}, "status: 'FINE' is not 'PENDING', 'COMPLETE' or 'ERROR'"),
     ],
 )
 def test_entries_that_become_arguments_and_variables(workspace, changes, match):
-    write_record(workspace, **changes)
-    refused(workspace, f"line 1: {match}")
+    refused(workspace, match, **changes)
+
+
+def test_a_record_that_was_edited_by_hand_is_named(workspace):
+    path = write_record(workspace)
+    sound = json.loads(path.read_text())
+    path.write_text(json.dumps(sound | {"commit": "d" * 40}))
+    refused_as_it_is(
+        workspace, rf"^{path}: damaged or changed by hand \(its entries no longer have the digest beside them"
+    )
+    path.write_text(json.dumps(sound | {"commit": "main"}))
+    refused_as_it_is(workspace, rf"^{path}: commit: 'main' is no commit; needs its id")
+    del sound["own_sha256"]
+    path.write_text(json.dumps(sound))
+    refused_as_it_is(workspace, rf"^{path}: damaged or changed by hand")
+    path.write_text("<<<<<<< HEAD\n")
+    refused_as_it_is(workspace, rf"^{path}: damaged \(no JSON: ")
+
+
+def test_a_record_lies_where_its_entries_say(workspace):
+    path = write_record(workspace)
+    other = path.rename(path.with_name("2@elsewhere.json"))
+    refused_as_it_is(workspace, rf"^{other}: is the record of {REF}@{RUN}, which another file is named by")
+
+
+def test_nothing_is_written_through_a_link_that_came_with_a_clone(workspace):
+    outside = workspace.root.parent / "outside"
+    workspace.ledger.mkdir()
+    for name in ("local", "files"):
+        (workspace.ledger / name).symlink_to(outside)
+    ledger = Ledger(workspace.ledger)
+    entry = LedgerEntry.of({key: value for key, value in RECORD.items() if value is not None}, "record")
+    for action in (lambda: ledger.write(entry), lambda: ledger.keep(b"a: 1\n")):
+        with untouched(outside), pytest.raises(PodiumError, match=r"leads out of .*ledger; .*remove the symbolic link"):
+            action()
 
 
 def test_a_later_line_is_held_as_the_first_one(workspace):
-    ledger = write_record(workspace)
-    with ledger.path.open("a") as file:
+    with write_former_line(workspace).open("a") as file:
         file.write(json.dumps({"event": "changed", "ref": REF, "run": RUN, "files_sha256": {"../x": SHA}}) + "\n")
-    refused(workspace, "line 2: files_sha256: '../x' does not stay in its folder")
+    refused_as_it_is(workspace, r"line 2: files_sha256\.\.\./x: '../x' does not stay in its folder")
 
 
-def test_a_line_that_could_not_be_read_again_is_not_written(workspace):
-    ledger = write_record(workspace)
-    with (
-        untouched(workspace.root),
-        pytest.raises(PodiumError, match=r"ledger.jsonl: data_sha256: 'a.nb.csv' is no name"),
-    ):
-        ledger.append(RECORD | {"data_sha256": {"a\nb.csv": SHA}})
+def test_a_record_that_could_not_be_read_again_is_not_written(workspace):
+    write_record(workspace)
+    ledger = Ledger(workspace.ledger)
+    entry = replace(ledger.find(REF), data_sha256={"a\nb.csv": SHA})
+    with untouched(workspace.root), pytest.raises(PodiumError) as error:
+        ledger.write(entry)
+    assert str(error.value).startswith(
+        f"{workspace.ledger}: {REF}@{RUN}: data_sha256.a\\nb.csv: 'a\\nb.csv' is no name;"
+    )
 
 
 def test_records_of_other_versions_load(workspace):
@@ -188,32 +261,43 @@ def test_records_of_other_versions_load(workspace):
     older = {"event": "submitted", "ref": REF, "run": RUN, "experiment": "smoke/first_try"}
     newer = RECORD | {"ref": "kaggle:7", "weather": "../fine", "notes": {"../x": 1}, "kernel": None, "diff": None}
     write_lines(workspace.ledger / "ledger.jsonl", json.dumps(older), json.dumps(newer))
-    assert [record["ref"] for record in Ledger(workspace.ledger).records()] == [REF, "kaggle:7"]
-    check_record(RECORD)
+    assert [record.ref for record in Ledger(workspace.ledger).records()] == [REF, "kaggle:7"]
+    write_record(workspace, weather="../fine")
+    found = Ledger(workspace.ledger).find(REF)
+    assert found.files_sha256 == RECORD["files_sha256"], "the file goes before the line"
 
 
-@pytest.mark.parametrize("key", ["experiment", "commit", "files_sha256", "kernel", "machine", "submission_sha256"])
+@pytest.mark.parametrize("key", NEEDED)
 def test_a_record_that_lacks_what_reproducing_needs(workspace, key):
-    write_lines(workspace.ledger / "ledger.jsonl", json.dumps({k: v for k, v in RECORD.items() if k != key}))
-    for action in (reproduce, write_winner_package):
-        with untouched(workspace.root), pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key}; "):
-            action(workspace, REF)
-
-
-@pytest.mark.parametrize("key", ["files_sha256", "weights_sha256", "config_sha256", "experiment", "versions"])
-def test_an_entry_that_is_null(workspace, key):
-    write_record(workspace, **{key: None})
-    with pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key} \(null\); "):
-        reproduce(workspace, REF)
+    """In a line of the version before null said that there is none."""
+    changes = {"kernel": None} if key == "commit" else {}
+    lacking = {name: value for name, value in (RECORD | changes).items() if name != key}
+    for write in (
+        lambda: write_lines(workspace.ledger / "ledger.jsonl", json.dumps(lacking)),
+        lambda: write_former_line(workspace, **changes, **{key: None}),
+        lambda: write_record(workspace, **changes, **{key: OMITTED}),
+    ):
+        path = write()
+        for action in (reproduce, write_winner_package):
+            with untouched(workspace.root), pytest.raises(PodiumError, match=rf"^{REF}: the record has no {key}; "):
+                action(workspace, REF)
+        path.unlink()
 
 
 def test_the_words_of_a_training(workspace):
-    assert training_words(RECORD) == ["train", "first_try", "seed=2"]
+    write_record(workspace)
+    entry = Ledger(workspace.ledger).find(REF)
+    assert entry.training_words() == ["train", "first_try", "seed=2"]
     with pytest.raises(PodiumError, match=r"command: '--root=/x' is an option"):
-        training_words(RECORD | {"command": ["podium", "train", "--root=/x", "first_try"]})
+        replace(entry, command=("podium", "train", "--root=/x", "first_try")).training_words()
 
 
 # -- files that the ledger keeps -------------------------------------------------------------------------------------
+
+
+def entry_of(workspace, **changes):
+    write_record(workspace)
+    return replace(Ledger(workspace.ledger).find(REF), **changes)
 
 
 def test_a_kept_file_is_held_against_its_name(workspace):
@@ -226,7 +310,7 @@ def test_a_kept_file_is_held_against_its_name(workspace):
         PodiumError, match=rf"{digest}: was changed, its bytes are not those of its name: `git checkout"
     ):
         ledger.kept(digest)
-    record = RECORD | {"config_sha256": digest}
+    record = entry_of(workspace, config_sha256=digest)
     with pytest.raises(PodiumError, match=rf"{digest}: was changed"):
         gather_run(ledger, record, FileFinder([]), workspace.runs, workspace.root / "run")
     assert not (workspace.root / "run").exists()
@@ -280,7 +364,8 @@ def file_patch(name):
 
 def rebuild(workspace, patch):
     ledger = Ledger(workspace.ledger)
-    source = {"commit": git(workspace.root, "rev-parse", "HEAD"), "diff": {"sha256": ledger.keep(patch.encode())}}
+    diff = KeptDiff(sha256=ledger.keep(patch.encode()))
+    source = entry_of(workspace, commit=git(workspace.root, "rev-parse", "HEAD"), diff=diff)
     rebuild_source(workspace.root, ledger, REF, source, workspace.root.parent / "clone")
     return workspace.root.parent / "clone"
 
@@ -328,13 +413,14 @@ def test_a_run_is_not_gathered_through_a_link_of_the_commit(workspace, repositor
     run = clone / "run"
     run.mkdir()
     (run / "fold0").symlink_to(outside)
-    record = RECORD | {"config_sha256": digest, "files_sha256": {"fold0/secret.txt": digest}, "weights_sha256": {}}
+    files = {"fold0/secret.txt": digest}
+    record = entry_of(workspace, config_sha256=digest, files_sha256=files, weights_sha256={})
     with untouched(outside), pytest.raises(PodiumError, match=r"where a file is to be written: .*fold0/secret.txt"):
         gather_run(ledger, record, FileFinder([]), workspace.runs, run)
     (clone / "runs").symlink_to(outside)
-    kernel = RECORD["kernel"] | {"files_sha256": {"folds.csv": digest}}
+    kernel = replace(record.kernel, files_sha256={"folds.csv": digest})
     with untouched(outside), pytest.raises(PodiumError, match=r"where a file is to be written: .*folds.csv"):
-        rebuild_kernel(workspace, ledger, RECORD | {"kernel": kernel}, FileFinder([]), Workspace(clone))
+        rebuild_kernel(workspace, ledger, replace(record, kernel=kernel), FileFinder([]), Workspace(clone))
 
 
 @pytest.mark.parametrize("commit", ["--help", "-q", "HEAD", "main:a.txt"])
@@ -354,11 +440,8 @@ def test_weights_that_are_links_arrive_as_files(workspace, tmp_path):
     link.symlink_to(os.path.relpath(blob, link.parent))
     ledger = Ledger(workspace.ledger)
     digest = hashlib.sha256(PRIVATE).hexdigest()
-    record = RECORD | {
-        "config_sha256": ledger.keep(b"a: 1\n"),
-        "files_sha256": {},
-        "weights_sha256": {"m.safetensors": digest},
-    }
+    weights = {"m.safetensors": digest}
+    record = entry_of(workspace, config_sha256=ledger.keep(b"a: 1\n"), files_sha256={}, weights_sha256=weights)
     assert gather_run(ledger, record, FileFinder([link.parent]), workspace.runs, tmp_path / "run") is None
     assert not (tmp_path / "run" / "m.safetensors").is_symlink()
     assert (tmp_path / "run" / "m.safetensors").read_bytes() == PRIVATE

@@ -30,12 +30,14 @@ def three_runs(workspace):
     one = {"fold0/rmse": 1.25, "cv/rmse": 1.25}
     config = CONFIG | {"optimizer": CONFIG["optimizer"] | {"lr": 0.01}}
     folder = make_run(workspace, "20261121-100000-bbbb", metrics=one, config=config, wall_seconds=7500)
+    told = {"time": "2026-11-21T12:00:00+00:00", "host": "kaggle", "competition": "tiny_task", "sha256": "a" * 64}
     entries = [
-        {"host": "kaggle", "ref": 1, "public": {}, "status": "PENDING"},
-        {"host": "kaggle", "ref": 1, "public": {"rmse": 1.4}, "status": "COMPLETE"},
-        {"host": "kaggle", "ref": 2, "public": {}, "status": "ERROR"},
+        told | {"ref": 1, "public": {}, "status": "PENDING"},
+        told | {"ref": 1, "public": {"rmse": 1.4}, "status": "COMPLETE"},
+        told | {"ref": 2, "public": {}, "status": "ERROR"},
     ]
-    write_lines(folder / "submissions.jsonl", *map(json.dumps, entries), '{"torn')
+    with write_lines(folder / "submissions.jsonl", *map(json.dumps, entries)).open("a") as file:
+        file.write('{"torn')
     other = CONFIG | {"optimizer": {"name": "adamw", "lr": 0.001, "weight_decay": 0.01}}
     unfinished = {"status": "running", "wall_seconds": None, "peak_memory_bytes": None}
     make_run(workspace, "20261122-100000-cccc", experiment="second", config=other, **unfinished)
@@ -136,7 +138,7 @@ def test_damaged_runs_are_listed_and_hide_nothing(three_runs):
     (folder / "20261121-100000-bbbb" / "config.yaml").write_text("{unclosed: [")
     (folder / "20261122-100000-dddd").mkdir()
     lines = printed(three_runs)
-    assert lines[-1] == f"damaged: {folder / '20261120-100000-aaaa' / 'metrics.json'}: holds no JSON object"
+    assert lines[-1] == f"damaged: {folder / '20261120-100000-aaaa' / 'metrics.json'}: damaged (holds no JSON object)"
     assert [line.split()[0] for line in lines[2:4]] == ["20261121-100000-bbbb", "20261122-100000-cccc"]
     assert len(lines) == 6
     assert printed(three_runs, competition="tiny_task") == lines
@@ -177,7 +179,7 @@ def test_json_holds_everything(three_runs):
         },
     }
     assert items[3]["status"] == "damaged"
-    assert items[3]["damage"].startswith(f"{folder / 'run.json'}: cannot be read (")
+    assert items[3]["damage"].startswith(f"{folder / 'run.json'}: unreadable (")
 
 
 def test_parameters_that_differ():

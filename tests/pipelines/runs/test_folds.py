@@ -8,9 +8,9 @@ import pytest
 from tiny_competition import make_run, write_lines
 
 from pipelines.errors import PodiumError
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.runs.folds import check_all_folds, check_finished, expected_folds, first_checkpoint, name_folds
-from pipelines.runs.index import load_record
+from pipelines.runs.run import Run
 from pipelines.runs.starting_point import take_over
 from pipelines.search.encoders import find_checkpoint
 from pipelines.workspace import Workspace
@@ -26,7 +26,7 @@ def make(tmp_path, fold="each", folds=FOLDS, done=("fold0", "fold1", "fold2"), *
     for name in done:
         (folder / name / "checkpoint").mkdir(parents=True)
         write_lines(folder / name / "result.json", json.dumps({"checkpoint": "checkpoint"}))
-    return RunDirectory(folder)
+    return Run(folder)
 
 
 def error_of(action, *arguments):
@@ -55,11 +55,20 @@ def test_the_record_names_them_where_the_files_did_not_travel_along(tmp_path):
     assert expected_folds(make(tmp_path / "older", folds=(), done=("fold0",))) == [], "nobody can know"
 
 
-@pytest.mark.parametrize("names", [[], "fold0", [0], {"fold0": 1}])
-def test_a_damaged_record_is_named(tmp_path, names):
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "() is no list of folds; needs fold0, fold1, … or full"),
+        ("fold0", "'fold0' is not a list"),
+        ([0], "0 is not a text"),
+        ({"fold0": 1}, "{'fold0': 1} is not a list"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, names, words):
     run = make(tmp_path, fold_names=names)
+    place = "fold_names.0" if names == [0] else "fold_names"
     assert error_of(expected_folds, run) == (
-        f"{run.record}: fold_names: {names!r}: is no list of folds; restore the file"
+        f"{run.record_file}: {place}: {words}; put it back from a copy, or start a new run"
     )
 
 
@@ -96,7 +105,7 @@ def test_a_fold_too_many_is_said(tmp_path):
 
 def test_an_unfinished_run_is_to_be_finished(tmp_path):
     run = make(tmp_path, status="interrupted", done=("fold0",))
-    assert error_of(check_finished, load_record(run.path)) == (
+    assert error_of(check_finished, Run.look(run.path)) == (
         f"{run.path}: interrupted; finish it with: make resume RUN={RUN}"
     )
     assert error_of(check_all_folds, run) == (
@@ -108,7 +117,7 @@ def test_an_unfinished_run_is_to_be_finished(tmp_path):
 def test_a_training_begins_with_the_first_fold_and_with_no_other_in_its_place(tmp_path):
     """A finished run whose fold 0 is gone is not begun from fold 1 without a word."""
     run = make(tmp_path, done=("fold1", "fold2"))
-    begun = RunDirectory(tmp_path / "runs" / "second" / RUN)
+    begun = Run(tmp_path / "runs" / "second" / RUN)
     assert error_of(partial(take_over, "run:first_try", begun, kinds=["bert"])) == (
         f"run:first_try: {run.path} has no finished fold0; it has fold1, fold2"
     )

@@ -26,13 +26,15 @@ def good(tmp_path_factory):
     run_dir = make_run(Workspace(folder), RUN, commit=None, dirty=False, source_sha256="5" * 64)
     write_lines(run_dir / "fold0" / "result.json", '{"checkpoint": "checkpoints/step-00000002", "num_steps": 2}')
     write_lines(run_dir / "fold0" / "checkpoints" / "step-00000002" / "model.safetensors", "weights")
-    write_lines(run_dir / "submissions.jsonl", "{}")
+    submission = {"host": "kaggle", "competition": "tiny_task", "ref": 1, "sha256": "", "status": "PENDING"}
+    submission |= {"time": "2026-11-21T12:00:00+00:00"}
+    write_lines(run_dir / "submissions.jsonl", json.dumps(submission))
     tracker = open_jsonl_tracker(run_dir, competition="tiny-task", run_name=f"first_try {RUN}")
     tracker.log_text("a: 1\n", "config.yaml")
     tracker.log_artifact(run_dir / "config.yaml")
     tracker.log_data("train.csv", "d" * 64, folder / "train.csv")
     tracker.child("fold0").log_metrics({"train/loss": 1.0}, step=1)
-    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker)}
+    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker).entries()}
     write_lines(run_dir / "run.json", json.dumps(record))
     tracker.finish("FINISHED")
     write_lines(folder.with_suffix(".json"), json.dumps({"kernel": "alice/tiny", "version": 3, "files": {}}))
@@ -261,15 +263,16 @@ def test_a_checkpoint_elsewhere(attack, checkpoint):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"ref": "../../x"}, "ref: '../../x' is no name"),
-        ({"host": "../x"}, "host: '../x' is no name"),
+        ({"ref": "../../x"}, "ref: '../../x' is not a whole number"),
+        ({"host": "../x"}, "host: '../x' is not 'local' or 'kaggle'"),
         ({"competition": "/etc"}, "competition: '/etc' is no name"),
     ],
 )
 def test_a_submission_that_came_along_with_words_that_lead_elsewhere(attack, changes, match):
-    entry = {"host": "local", "competition": "tiny_task", "ref": 7, "time": "2026", "sha256": "a" * 64}
+    entry = {"host": "local", "competition": "tiny_task", "ref": 7, "sha256": "a" * 64, "status": "COMPLETE"}
+    entry |= {"time": "2026-11-21T12:00:00+00:00"}
     write_lines(attack.run / "submissions.jsonl", json.dumps(entry), json.dumps(entry | changes))
-    attack.refused(rf"submissions.jsonl, line 2: {match}")
+    attack.refused(rf"submissions.jsonl: line 2: {match}")
 
 
 @pytest.mark.parametrize(
@@ -278,10 +281,10 @@ def test_a_submission_that_came_along_with_words_that_lead_elsewhere(attack, cha
         ('{"kernel": "../x", "version": 1}', "'../x' is no address on Kaggle; needs owner/slug"),
         ('{"kernel": "a/b/c", "version": 1}', "'a/b/c' is no address"),
         ('{"kernel": 5, "version": 1}', "5 is no address"),
-        ('{"kernel": "a/b", "version": "1"}', "'1' is no version; needs its number"),
-        ('{"kernel": "a/b", "version": -1}', "-1 is no version"),
+        ('{"kernel": "a/b", "version": "1"}', "version: '1' is not a whole number"),
+        ('{"kernel": "a/b", "version": -1}', "version: -1 is not greater than 0"),
         ("{", "unreadable"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_version_beside_it_that_is_none(attack, content, match):
@@ -320,10 +323,10 @@ def test_a_run_that_says_it_is_one_of_this_database_gets_its_own(attack, databas
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(database_template, attack.workspace.mlflow_db)
     (first,) = take_in(attack.workspace, attack.output)
-    taken = first.directory.read_record()["tracking"]
-    attack.record(run="20261121-100000-eeee", tracking=taken, imported={"kernel": "x/y", "version": 1})
+    taken = first.run.read_record().tracking
+    attack.record(run="20261121-100000-eeee", tracking=taken.entries(), imported={"kernel": "x/y", "version": 1})
     attack.output.with_suffix(".json").unlink()
     (second,) = take_in(attack.workspace, attack.output)
-    record = second.directory.read_record()
-    assert record["tracking"]["run_id"] not in (None, taken["run_id"])
-    assert record["imported"] == {}
+    record = second.run.read_record()
+    assert record.tracking.run_id not in (None, taken.run_id)
+    assert record.imported.entries() == {}

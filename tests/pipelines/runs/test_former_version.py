@@ -16,7 +16,7 @@ from pipelines.cli import main
 from pipelines.competitions.loading import competition_file, load_competition
 from pipelines.config.load import load_experiment
 from pipelines.runs.fold_file import obtain_folds
-from pipelines.runs.index import list_runs
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 FORMER = ROOT / "tests" / "fixtures" / "former"
@@ -51,12 +51,12 @@ def test_its_folds_are_kept(workspace):
 
 
 def test_its_finished_runs_predict_the_same_bytes(workspace, tmp_path):
-    records = [record for record in list_runs(workspace.runs) if record.status == "finished"]
-    assert {record.run for record in records} == FINISHED
+    records = [record for record in Run.list(workspace.runs) if record.status == "finished"]
+    assert {record.id for record in records} == FINISHED
     for record in records:
-        again = tmp_path / record.run / "submission.csv"
-        main(["--root", str(workspace.root), "predict", "--run", record.run, "--output", str(again)])
-        assert again.read_bytes() == (record.folder / "submission.csv").read_bytes()
+        again = tmp_path / record.id / "submission.csv"
+        main(["--root", str(workspace.root), "predict", "--run", record.id, "--output", str(again)])
+        assert again.read_bytes() == (record.path / "submission.csv").read_bytes()
 
 
 def test_its_stopped_run_goes_on_from_its_resume_point_to_where_the_other_one_ended(workspace, monkeypatch):

@@ -5,17 +5,17 @@ import shutil
 import subprocess
 
 import pytest
+from reopened import reopen
 from mlflow.tracking import MlflowClient
 from tiny_competition import make_run, write_lines
 
 from pipelines.errors import PodiumError
-from pipelines.runs import source_search
+from pipelines.runs.source import search
 from pipelines.runs.importing import CONTINUED, KNOWN, NEW, find_runs, import_run, read_origin
 from pipelines.runs.keeping import take_in
-from pipelines.runs.source_search import KnownSource, find_source
-from pipelines.runs.source_state import SourceState, hash_source
+from pipelines.runs.source.search import KnownSource, find_source
+from pipelines.runs.source.state import SourceState, hash_source
 from pipelines.tracking.jsonl import open_jsonl_tracker
-from pipelines.tracking.opening import reopen_tracker
 from pipelines.tracking.tracker import tracking_record
 from pipelines.workspace import Workspace
 
@@ -42,7 +42,7 @@ def output(tmp_path, monkeypatch):
         Workspace(folder), RUN, status="interrupted", commit=None, dirty=False, source_sha256="5" * 64, finished="early"
     )
     tracker = train(run_dir, steps=range(1, 11))
-    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker)}
+    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker).entries()}
     write_lines(run_dir / "run.json", json.dumps(record))
     tracker.finish("KILLED")
     write_lines(folder.with_suffix(".json"), json.dumps({"kernel": "alice/tiny", "version": 3, "files": {}}))
@@ -78,14 +78,23 @@ def folds_of(client, run):
     return {run.info.run_name: run for run in found}
 
 
+def test_what_the_run_of_others_could_not_send_is_not_sent_from_here(workspace, output, tmp_path):
+    (tmp_path / "private.txt").write_text("private")
+    unsent = output / "runs" / "first_try" / RUN / "tracking" / "unsent.jsonl"
+    unsent.write_text(json.dumps({"time": 1, "artifact": str(tmp_path / "private.txt")}) + "\n")
+    take_in(workspace, output)
+    assert list(workspace.runs.rglob("unsent*")) == []
+    assert list((workspace.root / "mlartifacts").rglob("private.txt")) == []
+
+
 def test_a_run_arrives_as_if_it_had_run_here(workspace, output):
     (imported,) = take_in(workspace, output)
     assert imported.state == NEW
-    assert imported.directory.path == workspace.runs / "first_try" / RUN
-    record = imported.directory.read_record()
-    assert record["imported"] == {"kernel": "alice/tiny", "version": 3}
+    assert imported.run.path == workspace.runs / "first_try" / RUN
+    record = imported.run.read_record()
+    assert record.imported.entries() == {"kernel": "alice/tiny", "version": 3}
     client = MlflowClient(f"sqlite:///{workspace.mlflow_db}")
-    run = client.get_run(record["tracking"]["run_id"])
+    run = client.get_run(record.tracking.run_id)
     assert (run.info.run_name, run.info.status, run.info.start_time) == (f"first_try {RUN}", "KILLED", STARTED)
     assert STARTED < run.info.end_time < STARTED + 60_000
     assert client.get_experiment(run.info.experiment_id).name == "tiny-task"
@@ -101,7 +110,7 @@ def test_a_run_arrives_as_if_it_had_run_here(workspace, output):
             assert [(point.step, point.value) for point in curve] == [(step, 1 / step) for step in range(1, 11)]
             assert all(STARTED < point.timestamp < STARTED + 60_000 for point in curve)
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["config.yaml"]
-    tracker = reopen_tracker(workspace, record)
+    tracker = reopen(workspace, record.entries())
     tracker.log_metrics({"lb/public": 0.5})
     tracker.finish("FINISHED")
     assert client.get_run(run.info.run_id).data.metrics["lb/public"] == 0.5
@@ -109,16 +118,16 @@ def test_a_run_arrives_as_if_it_had_run_here(workspace, output):
 
 def test_twice_is_once_and_a_continued_run_is_continued(workspace, output):
     (first,) = take_in(workspace, output)
-    run_id = first.directory.read_record()["tracking"]["run_id"]
-    write_lines(first.directory.path / "submissions.jsonl", "{}")
+    run_id = first.run.read_record().tracking.run_id
+    write_lines(first.run.path / "submissions.jsonl", "{}")
     before = {path: path.read_bytes() for path in workspace.runs.rglob("*") if path.is_file()}
     assert [run.state for run in take_in(workspace, output)] == [KNOWN]
     assert {path: path.read_bytes() for path in workspace.runs.rglob("*") if path.is_file()} == before
     (second,) = take_in(workspace, go_on(output))
     assert second.state == CONTINUED
-    record = second.directory.read_record()
-    assert (record["status"], record["tracking"]["run_id"]) == ("finished", run_id)
-    assert (second.directory.path / "submissions.jsonl").is_file()
+    record = second.run.read_record()
+    assert (record.status, record.tracking.run_id) == ("finished", run_id)
+    assert (second.run.path / "submissions.jsonl").is_file()
     client = MlflowClient(f"sqlite:///{workspace.mlflow_db}")
     run = client.get_run(run_id)
     assert (run.info.status, run.data.metrics["cv/auc"]) == ("FINISHED", 0.75)
@@ -149,10 +158,10 @@ def test_the_commit_of_a_kernels_source_is_found(workspace, output, monkeypatch)
     monkeypatch.setattr(
         "pipelines.runs.importing.find_source", lambda root, sha256: KnownSource("c" * 40, f"patch of {sha256}")
     )
-    run = import_run(workspace, output / "runs" / "first_try" / RUN, None).directory
+    run = import_run(workspace, output / "runs" / "first_try" / RUN, None).run
     record = run.read_record()
-    assert (record["commit"], record["dirty"]) == ("c" * 40, True)
-    assert run.diff.read_text() == f"patch of {'5' * 64}"
+    assert (record.commit, record.dirty) == ("c" * 40, True)
+    assert run.diff_file.read_text() == f"patch of {'5' * 64}"
 
 
 def test_a_digest_is_searched_for_in_the_history(tmp_path, monkeypatch):
@@ -160,7 +169,7 @@ def test_a_digest_is_searched_for_in_the_history(tmp_path, monkeypatch):
     digests, commits = [], []
     subprocess.run(["git", "init", "-q", str(root)], check=True)
     identity = ["-c", "user.name=x", "-c", "user.email=x@y"]
-    monkeypatch.setattr("pipelines.runs.source_state._package_folder", lambda package: root / package.__name__)
+    monkeypatch.setattr("pipelines.runs.source.state._package_folder", lambda package: root / package.__name__)
     for number in range(3):
         for name in ("components/b.py", "components/sub/a.py", "components/sub.py", "pipelines/a.py"):
             write_lines(root / name, f"A = {number}", name)
@@ -174,5 +183,5 @@ def test_a_digest_is_searched_for_in_the_history(tmp_path, monkeypatch):
         assert find_source(root, digest) == KnownSource(commit, "")
     assert find_source(root, "0" * 64) is None
     state = SourceState("d" * 40, None, "changes", "1" * 64)
-    monkeypatch.setattr(source_search, "read_source_state", lambda: state)
+    monkeypatch.setattr(search, "read_source_state", lambda: state)
     assert find_source(root, "1" * 64) == KnownSource("d" * 40, "changes")

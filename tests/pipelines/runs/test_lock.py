@@ -11,7 +11,7 @@ from tiny_competition import make_run, write_lines
 
 from pipelines.errors import PodiumError
 from pipelines.runs import lock as run_lock
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.runs.importing import import_run
 from pipelines.runs.keeping import prune
 from pipelines.runs.lock import beginning, check_unlocked, find_holder, locked_run, remove_abandoned
@@ -71,7 +71,7 @@ def test_who_writes_a_run_is_named_and_nothing_is_changed(workspace, run, holder
     before = contents(run)
 
     def train():
-        with sole_writer(RunDirectory(run), print):
+        with sole_writer(Run(run), print):
             raise AssertionError("two write one run")
 
     for action in (
@@ -156,7 +156,7 @@ def test_the_lock_is_no_file_of_the_run(run):
     before = set(run.rglob("*"))
     with locked_run(run, print):
         assert set(run.rglob("*")) == before
-        assert not [path for path in RunDirectory(run).prediction_files() if "lock" in path.name]
+        assert not [path for path in Run(run).prediction_files() if "lock" in path.name]
 
 
 # -- the folder of a run until its run.json stands ---------------------------------------------------------------------

@@ -8,7 +8,8 @@ from kaggle_standin import Cut, Refusal, Reply
 from rich.console import Console
 from tiny_competition import install_competition, make_run, write_lines
 
-from pipelines.runs.index import find_run, load_submissions
+from pipelines.runs.run import Run
+from pipelines.runs.submission import read_submissions
 from pipelines.submissions.submit import submit
 
 pytestmark = pytest.mark.usefixtures("no_key_anywhere")
@@ -42,14 +43,14 @@ def test_a_submission_is_made_once(server, workspace, run_push, run_submit, meth
         more = {"kernel": "tiny-kernel"}
     server.faults[method].append(fault)
     entry = run_submit(**more)
-    assert (entry["ref"], entry["status"], entry["public"]) == (5000, "COMPLETE", {"rmse": 0.81234})
+    assert (entry.ref, entry.status, entry.public) == (5000, "COMPLETE", {"rmse": 0.81234})
     assert list(server.submissions) == [5000]
-    assert load_submissions(find_run(workspace.runs, RUN)) == [entry]
+    assert read_submissions(Run.find(workspace.runs, RUN).submissions_file) == [entry]
 
 
 def test_404_right_after_the_submission(server, run_submit):
     server.contests.num_unknown_polls = 2
-    assert run_submit()["public"] == {"rmse": 0.81234}
+    assert run_submit().public == {"rmse": 0.81234}
 
 
 def test_the_daily_limit(server, workspace, run_submit, error_of):
@@ -61,11 +62,11 @@ def test_the_daily_limit(server, workspace, run_submit, error_of):
         "tiny-task: Kaggle answered 400: Your team has used its daily Submission allowance (5) today; wait until "
         "midnight UTC"
     )
-    assert (server.submissions, load_submissions(find_run(workspace.runs, RUN))) == ({}, [])
+    assert (server.submissions, read_submissions(Run.find(workspace.runs, RUN).submissions_file)) == ({}, [])
 
 
 def test_a_wrong_file_costs_no_submission(server, workspace, run_submit, error_of):
-    write_lines(find_run(workspace.runs, RUN).submission, "id,label", "2,0.5")
+    write_lines(Run.find(workspace.runs, RUN).submission_file, "id,label", "2,0.5")
     assert error_of(run_submit).endswith("column id: 1 id is missing (1): predict every row of sample_submission.csv")
     assert server.called("StartSubmissionUpload") == []
 

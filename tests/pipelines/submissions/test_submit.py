@@ -11,7 +11,8 @@ from rich.console import Console
 from tiny_competition import install_competition, make_run, write_lines
 
 from pipelines.errors import PodiumError
-from pipelines.runs.index import find_run, list_runs, load_submissions, newest_finished_run
+from pipelines.runs.run import Run
+from pipelines.runs.submission import read_submissions
 from pipelines.submissions.submit import submit
 from pipelines.tracking.jsonl import open_jsonl_tracker, read_run
 from pipelines.workspace import Workspace
@@ -71,9 +72,10 @@ def test_the_newest_finished_run_is_submitted_and_told_everywhere(workspace, scr
         "      3  threes     baseline              3.0000  3.0000",
         "ref 1; lb/public rmse 2.0000; place 2 of 3; 1 of 2 submissions left today",
     ]
-    assert entry["public"] == {"rmse": 2.0, "mae": 2.0}
-    assert load_submissions(find_run(workspace.runs, "20261121-100000-bbbb")) == [entry]
-    assert {key: entry[key] for key in ("host", "competition", "ref", "status", "place", "rows", "description")} == {
+    assert entry.public == {"rmse": 2.0, "mae": 2.0}
+    assert read_submissions(Run.find(workspace.runs, "20261121-100000-bbbb").submissions_file) == [entry]
+    kept = {"time": entry.time, "sha256": entry.sha256, "public": entry.public}
+    assert entry.entries() == kept | {
         "host": "local",
         "competition": "tiny_task",
         "ref": 1,
@@ -93,18 +95,18 @@ def test_private_scores_only_where_asked(workspace, screen):
     submit(workspace, run="20261121-100000-bbbb", console=screen)
     assert "private" not in (folder / "submissions.jsonl").read_text() + text_of(screen)
     entry = submit(workspace, run="20261121-100000-bbbb", reveal=True, console=screen)
-    assert entry["private"] == {"rmse": 0.0, "mae": 0.0}
+    assert entry.private == {"rmse": 0.0, "mae": 0.0}
     assert "private" in text_of(screen)
     assert "this file is submission 1 (rmse 2.0000); AGAIN=1 sends it once more" in text_of(screen)
-    assert load_submissions(find_run(workspace.runs, folder.name)) == [entry]
+    assert read_submissions(Run.find(workspace.runs, folder.name).submissions_file) == [entry]
 
 
 def test_an_unreachable_tracker_loses_no_score(workspace, screen):
     folder = make_run(
-        workspace, "20261121-100000-bbbb", submission=GOOD, tracking={"backend": "elsewhere", "run_id": "1", "uri": "x"}
+        workspace, "20261121-100000-bbbb", submission=GOOD, tracking={"backend": "mlflow", "run_id": "1", "uri": "x"}
     )
     entry = submit(workspace, run="20261121-100000-bbbb", console=screen)
-    assert json.loads((folder / "submissions.jsonl").read_text()) == entry
+    assert json.loads((folder / "submissions.jsonl").read_text()) == entry.entries()
     last = text_of(screen).splitlines()[-1]
     assert last.startswith("the tracker could not be told (")
     assert last.endswith(f"; the score stands in {folder / 'submissions.jsonl'}")
@@ -144,13 +146,13 @@ def test_a_run_is_found_by_id_by_name_and_by_path(workspace):
     folder = make_run(workspace, "20261121-100000-bbbb", experiment="smoke/t5")
     assert folder.parent.name == "smoke-t5"
     for name in ("20261121-100000-bbbb", "smoke/t5/20261121-100000-bbbb", str(folder)):
-        assert find_run(workspace.runs, name).folder == folder
-    assert newest_finished_run(workspace.runs, "smoke/t5").folder == folder
+        assert Run.find(workspace.runs, name).path == folder
+    assert Run.newest_finished(workspace.runs, "smoke/t5").path == folder
     (folder / "run.json").write_text("{")
-    (damaged,) = list_runs(workspace.runs)
-    assert (damaged.status, damaged.run, damaged.experiment) == ("damaged", "20261121-100000-bbbb", "smoke-t5")
+    (damaged,) = Run.list(workspace.runs)
+    assert (damaged.status, damaged.id, damaged.experiment) == ("damaged", "20261121-100000-bbbb", "smoke-t5")
     assert error_of(workspace, run="20261121-100000-bbbb") == (
-        f"{folder / 'run.json'}: cannot be read (Expecting property name enclosed in double quotes: "
+        f"{folder / 'run.json'}: unreadable (Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1)); restore the file or train again"
     )
 
@@ -158,7 +160,7 @@ def test_a_run_is_found_by_id_by_name_and_by_path(workspace):
 def test_the_run_that_finished_last_is_the_newest(workspace):
     make_run(workspace, "20261121-100000-aaaa", finished="2026-11-22T09:00:00+00:00")
     make_run(workspace, "20261121-110000-bbbb", finished="2026-11-22T08:00:00+00:00")
-    assert newest_finished_run(workspace.runs, "first_try").run == "20261121-100000-aaaa"
+    assert Run.newest_finished(workspace.runs, "first_try").id == "20261121-100000-aaaa"
 
 
 def test_choices_that_do_not_fit(workspace):
@@ -194,7 +196,7 @@ def test_the_local_limit(workspace, screen):
     for _ in range(2):
         submit(workspace, experiment="first_try", again=True, console=screen)
     assert error_of(workspace, experiment="first_try", again=True).startswith("tiny_task: all 2 submissions of ")
-    assert submit(workspace, experiment="first_try", console=screen)["ref"] == 2, "what was sent needs no place"
+    assert submit(workspace, experiment="first_try", console=screen).ref == 2, "what was sent needs no place"
 
 
 def test_a_long_leaderboard_shows_its_head_and_the_own_row(workspace, screen):
@@ -220,14 +222,14 @@ def test_kaggle_scores_a_file(workspace, kaggle, screen):
     folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
     kaggle.contests.num_unknown_polls = 1
     entry = submit(workspace, experiment="first_try", host="kaggle", message="fold 0 only", console=screen)
-    assert (entry["host"], entry["ref"], entry["status"]) == ("kaggle", 5000, "COMPLETE")
-    assert entry["public"] == {"rmse": 0.81234}
+    assert (entry.host, entry.ref, entry.status) == ("kaggle", 5000, "COMPLETE")
+    assert entry.public == {"rmse": 0.81234}
     assert text_of(screen).splitlines()[1:] == ["submitted to tiny-task: ref 5000", "ref 5000; lb/public rmse 0.8123"]
     assert kaggle.uploads["tok-1"] == (folder / "submission.csv").read_bytes()
     assert kaggle.called("CreateSubmission")[0]["submissionDescription"] == "fold 0 only"
     lines = [json.loads(line) for line in (folder / "submissions.jsonl").read_text().splitlines()]
     assert [line["status"] for line in lines] == ["PENDING", "COMPLETE"]
-    assert load_submissions(find_run(workspace.runs, "20261121-100000-bbbb")) == [entry]
+    assert read_submissions(Run.find(workspace.runs, "20261121-100000-bbbb").submissions_file) == [entry]
 
 
 def test_waiting_is_taken_up_again_without_a_second_submission(workspace, kaggle, screen):
@@ -239,7 +241,7 @@ def test_waiting_is_taken_up_again_without_a_second_submission(workspace, kaggle
         "https://www.kaggle.com/competitions/tiny-task/submissions, or submit again to go on waiting"
     )
     entry = submit(workspace, console=screen, **options)
-    assert (entry["ref"], entry["public"]) == (5000, {"rmse": 0.81234})
+    assert (entry.ref, entry.public) == (5000, {"rmse": 0.81234})
     assert len(kaggle.submissions) == 1
     assert "ref 5000 was submitted at " in text_of(screen)
     submit(workspace, console=screen, again=True, **options)
@@ -269,25 +271,25 @@ def test_a_submission_that_kaggle_cannot_score(workspace, kaggle):
         "tiny-task: submission 5000 failed: Evaluation raised; hold the file against sample_submission.csv: same "
         "columns, same ids, no empty cell, the same types"
     )
-    (entry,) = load_submissions(find_run(workspace.runs, folder.name))
-    assert (entry["status"], entry["error"], entry["public"]) == ("ERROR", "Evaluation raised", {})
-    assert entry["error_class"] == "Submission Scoring Error"
+    (entry,) = read_submissions(Run.find(workspace.runs, folder.name).submissions_file)
+    assert (entry.status, entry.error, entry.public) == ("ERROR", "Evaluation raised", {})
+    assert entry.error_class == "Submission Scoring Error"
 
 
 def test_private_scores_of_a_closed_competition_are_kept(workspace, kaggle, screen):
     make_run(workspace, "20261121-100000-bbbb", submission=GOOD)
     kaggle.competitions["tiny-task"].private_score = "0.7"
-    assert submit(workspace, experiment="first_try", host="kaggle", console=screen)["private"] == {"rmse": 0.7}
+    assert submit(workspace, experiment="first_try", host="kaggle", console=screen).private == {"rmse": 0.7}
 
 
 def test_a_smoke_run_is_submitted_by_its_id_alone_and_named(workspace, screen):
     make_run(workspace, "20261120-100000-aaaa", submission=GOOD)
     folder = make_run(workspace, "20261121-100000-bbbb", submission=GOOD, mode="smoke")
-    assert submit(workspace, experiment="first_try", console=screen)["description"] == "first_try 20261120-100000-aaaa"
+    assert submit(workspace, experiment="first_try", console=screen).description == "first_try 20261120-100000-aaaa"
     assert "smoke" not in text_of(screen)
     entry = submit(workspace, run="20261121-100000-bbbb", again=True, console=screen)
-    assert entry["description"] == "first_try 20261121-100000-bbbb (a smoke run)"
-    assert json.loads((folder / "submissions.jsonl").read_text()) == entry
+    assert entry.description == "first_try 20261121-100000-bbbb (a smoke run)"
+    assert json.loads((folder / "submissions.jsonl").read_text()) == entry.entries()
     lines = text_of(screen).splitlines()
     assert (
         "run 20261121-100000-bbbb is a smoke run: a few steps over a few rows, whose scores and predictions say nothing"

@@ -12,7 +12,8 @@ from tiny_competition import install_competition, make_run, write_lines
 from pipelines.errors import PodiumError
 from pipelines.kaggle.retries import Retries
 from pipelines.kernels.pushing.push import push
-from pipelines.runs.index import find_run, load_submissions
+from pipelines.runs.run import Run
+from pipelines.runs.submission import read_submissions
 from pipelines.submissions.ledger import Ledger
 from pipelines.submissions.submit import record_score, submit
 from pipelines.tracking.jsonl import open_jsonl_tracker, read_run
@@ -83,14 +84,14 @@ def error_of(workspace: Workspace, **options) -> str:
 
 
 def tracked(workspace: Workspace):
-    return read_run(find_run(workspace.runs, RUN).folder / "tracking")
+    return read_run(Run.find(workspace.runs, RUN).path / "tracking")
 
 
 def test_a_file_competition_takes_what_the_kernel_left(workspace, server, pushed):
     screen = Console(file=io.StringIO(), width=200)
     entry = run_submit(workspace, screen)
-    assert (entry["ref"], entry["status"], entry["public"]) == (5000, "COMPLETE", {"rmse": 1.0})
-    assert entry["kernel"] == "alice/tiny-kernel/1"
+    assert (entry.ref, entry.status, entry.public) == (5000, "COMPLETE", {"rmse": 1.0})
+    assert str(entry.kernel) == "alice/tiny-kernel/1"
     assert server.uploads["tok-1"] == b"id,label\na,1\nb,1\n"
     assert screen.file.getvalue().splitlines() == [
         f"alice/tiny-kernel: version 1, of run {RUN}",
@@ -98,11 +99,7 @@ def test_a_file_competition_takes_what_the_kernel_left(workspace, server, pushed
         "ref 5000; lb/public rmse 1.0000",
     ]
     (record,) = Ledger(workspace.ledger).records()
-    assert (record["ref"], record["kernel"]["kernel"], record["kernel"]["version"]) == (
-        "kaggle:5000",
-        "alice/tiny-kernel",
-        1,
-    )
+    assert (record.ref, str(record.kernel.kernel), record.kernel.version) == ("kaggle:5000", "alice/tiny-kernel", 1)
     run = tracked(workspace)
     assert run.metrics[-1].values == {"lb/public": 1.0}
     assert run.tags["submission.kernel"] == "alice/tiny-kernel/1"
@@ -114,7 +111,7 @@ def test_a_code_competition_runs_the_version_again_over_the_hidden_rows(workspac
     contest.answers = b"id,label,Usage\nx,1,Public\ny,0,Public\nz,1,Private\n"
     server.contests.num_unknown_polls, server.contests.num_pending_polls = 1, 1
     entry = run_submit(workspace)
-    assert (entry["status"], entry["public"]) == ("COMPLETE", {"rmse": 0.5})
+    assert (entry.status, entry.public) == ("COMPLETE", {"rmse": 0.5})
     assert server.called("CreateCodeSubmission") == [
         {
             "competitionName": "tiny-task",
@@ -142,7 +139,7 @@ def test_the_local_host_scores_what_the_kernel_left(workspace, pushed, server):
     write_lines(host / "solution.csv", "id,label,usage", "a,0,public", "b,0,private")
     num_requests = len(server.requests)
     entry = run_submit(workspace, host="local")
-    assert (entry["host"], entry["public"], entry["kernel"]) == ("local", {"rmse": 1.0}, "alice/tiny-kernel/1")
+    assert (entry.host, entry.public, str(entry.kernel)) == ("local", {"rmse": 1.0}, "alice/tiny-kernel/1")
     assert len(server.requests) == num_requests, "nothing of this is Kaggle's"
     (workspace.build / "outputs" / "tiny-kernel" / "v1" / "submission.csv").unlink()
     assert error_of(workspace, host="local").endswith(
@@ -158,18 +155,18 @@ def test_where_the_api_refuses_the_button_is_named_and_the_score_recorded(worksp
         "Version 1, press Submit to Competition, and record what it scores: podium submit --kernel tiny-kernel "
         "--version 1 --ref REF --record SCORE"
     )
-    assert load_submissions(find_run(workspace.runs, RUN)) == []
+    assert read_submissions(Run.find(workspace.runs, RUN).submissions_file) == []
     num_requests = len(server.requests)
     entry = record_score(workspace, kernel="tiny-kernel", version=1, ref=777, public=0.25, private=0.5)
     assert len(server.requests) == num_requests
-    assert load_submissions(find_run(workspace.runs, RUN)) == [entry]
-    assert (entry["public"], entry["private"], entry["kernel"]) == (
+    assert read_submissions(Run.find(workspace.runs, RUN).submissions_file) == [entry]
+    assert (entry.public, entry.private, str(entry.kernel)) == (
         {"rmse": 0.25},
         {"rmse": 0.5},
         "alice/tiny-kernel/1",
     )
     assert tracked(workspace).metrics[-1].values == {"lb/public": 0.25, "lb/private": 0.5}
-    assert Ledger(workspace.ledger).find("kaggle:777")["public"] == {"rmse": 0.25}
+    assert Ledger(workspace.ledger).find("kaggle:777").public == {"rmse": 0.25}
 
 
 def test_which_version(workspace, server, pushed):
@@ -187,7 +184,7 @@ def test_which_version(workspace, server, pushed):
         "alice/tiny-kernel: version 2 ended as ERROR; correct it, push it and submit the new version: "
         "make push K=tiny-kernel"
     )
-    assert run_submit(workspace, version=1)["kernel"] == "alice/tiny-kernel/1"
+    assert str(run_submit(workspace, version=1).kernel) == "alice/tiny-kernel/1"
 
 
 def test_a_version_that_trains_is_submitted_as_the_run_it_left(workspace, server):
@@ -197,11 +194,11 @@ def test_a_version_that_trains_is_submitted_as_the_run_it_left(workspace, server
         "alice/tiny-kernel: version 1 trains a run that is not here; pull it and take it in: "
         f"podium runs import {workspace.build / 'outputs' / 'tiny-kernel' / 'v1'}"
     )
-    assert run_submit(workspace, run=RUN)["status"] == "COMPLETE"
+    assert run_submit(workspace, run=RUN).status == "COMPLETE"
     taken_in = {"kernel": "alice/tiny-kernel", "version": 1}
     make_run(workspace, "20261122-100000-cccc", imported=taken_in)
     run_submit(workspace, again=True)
-    assert Ledger(workspace.ledger).find("kaggle:5001")["run"] == "20261122-100000-cccc"
+    assert Ledger(workspace.ledger).find("kaggle:5001").run == "20261122-100000-cccc"
 
 
 @pytest.mark.parametrize(
@@ -222,15 +219,15 @@ def test_how_a_rerun_fails_stands_on_the_run(workspace, server, contest, cell, e
     message = error_of(workspace)
     assert message.startswith(f"tiny-task: submission 5000 failed: {error}")
     assert cure in message
-    (entry,) = load_submissions(find_run(workspace.runs, RUN))
-    assert (entry["status"], entry["error_class"], entry["public"]) == ("ERROR", error, {})
+    (entry,) = read_submissions(Run.find(workspace.runs, RUN).submissions_file)
+    assert (entry.status, entry.error_class, entry.public) == ("ERROR", error, {})
     tags = tracked(workspace).tags
     assert (tags["submission.status"], tags["submission.error_class"]) == ("ERROR", error)
-    assert Ledger(workspace.ledger).find("kaggle:5000")["error"].startswith(error)
+    assert Ledger(workspace.ledger).find("kaggle:5000").error.startswith(error)
 
 
 def test_what_a_kernel_holds_of_a_smoke_or_overfit_run_is_named(workspace, server, pushed):
-    path = find_run(workspace.runs, RUN).folder / "run.json"
+    path = Run.find(workspace.runs, RUN).path / "run.json"
     record = json.loads(path.read_text())
     write_lines(path, json.dumps(record | {"mode": "overfit"}))
     message = error_of(workspace)
@@ -244,7 +241,7 @@ def test_what_a_kernel_holds_of_a_smoke_or_overfit_run_is_named(workspace, serve
     screen = Console(file=io.StringIO(), width=200)
     entry = run_submit(workspace, screen)
     assert f"run {RUN} is a smoke run: a few steps over a few rows" in screen.file.getvalue()
-    assert entry["description"] == f"first_try {RUN} alice/tiny-kernel/1 (a smoke run)"
+    assert entry.description == f"first_try {RUN} alice/tiny-kernel/1 (a smoke run)"
     tracked_values = {key: value for row in tracked(workspace).metrics for key, value in row.values.items()}
-    assert tracked_values["smoke/lb/public"] == entry["public"]["rmse"]
+    assert tracked_values["smoke/lb/public"] == entry.public["rmse"]
     assert "lb/public" not in tracked_values

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from reopened import reopen
 
 from pipelines.errors import PodiumError
 from pipelines.tracking.jsonl import import_jsonl_run, open_jsonl_tracker, read_run
-from pipelines.tracking.opening import open_tracker, reopen_tracker
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.tracker import NullTracker, tracking_record
 from pipelines.workspace import Workspace
 
@@ -68,6 +69,23 @@ def test_a_file_of_the_run_directory_is_not_copied_and_others_are(run_dir, tmp_p
     artifacts = run_dir / "tracking" / "artifacts"
     assert sorted(path.name for path in artifacts.iterdir()) == ["config.yaml", "elsewhere.txt"]
     assert (artifacts / "elsewhere.txt").read_text() == "kept"
+
+
+def test_what_a_kill_of_the_version_before_left_is_removed(run_dir):
+    record_training(run_dir)
+    (run_dir / "tracking" / "params.unfinished").write_text("{")
+    tracker = open_jsonl_tracker(run_dir)
+    tracker.log_params({"seed": 1})
+    names = sorted(path.name for path in (run_dir / "tracking").iterdir())
+    assert names == ["artifacts", "events.jsonl", "fold0", "metrics.jsonl", "params.json", "tags.json"]
+
+
+def test_of_a_run_that_was_deleted_no_stump_comes_back(run_dir):
+    tracker = open_jsonl_tracker(run_dir)
+    shutil.rmtree(run_dir)
+    tracker.log_params({"seed": 1})
+    tracker.log_tags({"stage": "train"})
+    assert not run_dir.exists()
 
 
 def test_nan_and_infinity_are_valid_json_and_come_back(run_dir):
@@ -188,8 +206,8 @@ def test_an_import_names_the_files_that_were_left_behind(run_dir, tmp_path):
 def test_reopening_adds_a_score_and_keeps_the_end(run_dir, tmp_path):
     tracker = record_training(run_dir)
     tracker.finish("FINISHED")
-    run_json = {"experiment": "mt5_adafactor", "run": "r1", "tracking": tracking_record(tracker)}
-    reopened = reopen_tracker(Workspace(tmp_path), run_json)
+    run_json = {"experiment": "mt5_adafactor", "run": "r1", "tracking": tracking_record(tracker).entries()}
+    reopened = reopen(Workspace(tmp_path), run_json)
     assert reopened.run_id == tracker.run_id
     reopened.log_metrics({"lb/public": 0.41})
     reopened.log_text("submitted\n", "submission.txt")
@@ -230,7 +248,7 @@ def test_choosing_a_backend_by_name(run_dir, tmp_path):
     assert choose("jsonl").uri == str(run_dir / "tracking")
     none = choose("none")
     assert isinstance(none, NullTracker)
-    assert tracking_record(none.child("fold0")) == {"backend": "none", "run_id": None, "uri": None}
-    assert isinstance(reopen_tracker(Workspace(tmp_path), {"run": "r1"}), NullTracker)
+    assert tracking_record(none.child("fold0")).entries() == {"backend": "none"}
+    assert isinstance(reopen(Workspace(tmp_path), {"run": "r1"}), NullTracker)
     with pytest.raises(PodiumError, match="'wandb': no such backend; choose one of mlflow, jsonl, none"):
         choose("wandb")

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from mlflow.tracking import MlflowClient
+from reopened import reopen
 from tiny_competition import make_run, write_lines
 
 from pipelines.errors import PodiumError
@@ -12,7 +13,7 @@ from pipelines.runs.keeping import take_in
 from pipelines.tracking.jsonl import JsonlTracker, open_jsonl_tracker, read_run
 from pipelines.tracking.mlflow.view import build_scores_view
 from pipelines.tracking.modes import ModeTracker, for_mode, name_tracked
-from pipelines.tracking.opening import open_tracker, reopen_tracker
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.tracker import NullTracker, tracking_record
 from pipelines.workspace import Workspace
 
@@ -50,8 +51,8 @@ def train(workspace, backend, mode, resume_run_id=None):
 
 
 def add_a_score(workspace, tracker, mode):
-    record = {"experiment": "first_try", "run": RUN, "mode": mode, "tracking": tracking_record(tracker)}
-    reopened = reopen_tracker(workspace, record)
+    record = {"experiment": "first_try", "run": RUN, "mode": mode, "tracking": tracking_record(tracker).entries()}
+    reopened = reopen(workspace, record)
     reopened.log_metrics({"lb/public": 0.7, "lb/private": 0.6})
     reopened.finish("FINISHED")
 
@@ -145,13 +146,13 @@ def test_a_kernels_smoke_run_keeps_its_mode(workspace, tmp_path, is_old):
         tracker.finish("FINISHED")
     else:
         tracker = train(output, "jsonl", "smoke")
-    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker)}
+    record = json.loads((run_dir / "run.json").read_text()) | {"tracking": tracking_record(tracker).entries()}
     write_lines(run_dir / "run.json", json.dumps(record))
     (taken,) = take_in(workspace, output.root)
-    record = taken.directory.read_record()
-    assert record["mode"] == "smoke"
-    client = MlflowClient(record["tracking"]["uri"])
-    run = client.get_run(record["tracking"]["run_id"])
+    record = taken.run.read_record()
+    assert record.mode == "smoke"
+    client = MlflowClient(record.tracking.uri)
+    run = client.get_run(record.tracking.run_id)
     assert (run.info.run_name, run.data.tags["mode"]) == (f"smoke first_try {RUN}", "smoke")
     scores = {key: value for key, value in run.data.metrics.items() if "cv/" in key or "oof/" in key}
     assert scores == {"smoke/cv/auc": 0.9, "smoke/cv/auc_std": 0.1, "smoke/oof/auc": 0.8}

@@ -6,7 +6,7 @@ import pytest
 from tiny_competition import install_competition, make_competition, write_lines
 
 from pipelines.competitions.competition import FoldDefaults
-from pipelines.competitions.grades import record_grades, with_grades
+from pipelines.competitions.grades import find_grades, with_grades
 from pipelines.competitions.submission_file import check_frame
 from pipelines.config.load import load_experiment
 from pipelines.errors import PodiumError
@@ -72,7 +72,7 @@ def relabelled(labels):
 
 def test_a_sound_competition_starts(workspace, monkeypatch):
     run = begin(workspace, monkeypatch, TRAIN, TEST, SAMPLE)
-    assert "grades" not in run.read_record()
+    assert run.read_record().grades is None
 
 
 def test_an_id_of_the_sample_that_test_lacks(workspace, monkeypatch):
@@ -142,7 +142,7 @@ def test_folds_stratify_by_the_labels_and_not_by_a_column_called_label(workspace
     header, asked = "id,text,label,target,rude", ["id,target,rude", "100,0.5,0.5"]
     fields = {"task": "multilabel", "input_columns": ("text", "label"), "label_columns": ("target", "rude")}
     run = begin(workspace, monkeypatch, [header, *rows], ["id,text,label", "100,a,1"], asked, **fields)
-    folds = pd.read_csv(run.folds)["fold"].to_numpy()
+    folds = pd.read_csv(run.folds_file)["fold"].to_numpy()
     target = np.array([int(row < 6) for row in range(12)])
     assert [int(target[folds == fold].sum()) for fold in range(3)] == [2, 2, 2]
     assert [int((np.arange(12) % 2)[folds == fold].sum()) for fold in range(3)] == [2, 2, 2]
@@ -151,13 +151,13 @@ def test_folds_stratify_by_the_labels_and_not_by_a_column_called_label(workspace
 def test_grades_are_those_of_train_and_stay_in_the_run(workspace, monkeypatch):
     changes = {"task": "regression", "metric": "qwk"}
     run = begin(workspace, monkeypatch, relabelled([1, 2, 5] * 4), TEST, ["id,label", "100,0"], **changes)
-    assert run.read_record()["grades"] == [1, 5]
-    competition = with_grades(make_competition(extra_metrics=(), **changes), run.read_record())
+    assert run.read_record().grades == (1, 5)
+    competition = with_grades(make_competition(extra_metrics=(), **changes), run.read_record().grades)
     assert competition.grades == (1, 5)
     stated = make_competition(extra_metrics=(), grades=(0, 6), **changes)
-    assert record_grades(stated, pd.DataFrame({"id": ["1"], "label": [3.0]})) == {"grades": [0, 6]}
-    assert with_grades(stated, {}) is stated
-    assert record_grades(make_competition(), pd.DataFrame({"id": ["1"], "label": [1]})) == {}
+    assert find_grades(stated, pd.DataFrame({"id": ["1"], "label": [3.0]})) == (0, 6)
+    assert with_grades(stated, None) is stated
+    assert find_grades(make_competition(), pd.DataFrame({"id": ["1"], "label": [1]})) is None
 
 
 @pytest.mark.parametrize("task", USUAL)

@@ -11,7 +11,7 @@ from components.data.text.vocabulary import build_vocabulary
 from pipelines.config.load import load_experiment
 from pipelines.errors import PodiumError
 from pipelines.learners.registry import create_learner
-from pipelines.runs.directory import RunDirectory
+from pipelines.runs.run import Run
 from pipelines.workspace import Workspace
 
 TEXTS = ["red", "{red}", "green", "{red}", "red  green", "blue"]
@@ -55,7 +55,7 @@ def prepare(vocabulary, tmp_path, monkeypatch):
         ids = [f"r{row}" for row in range(len(labels))]
         train = pd.DataFrame({"id": ids, "text": ["red green"] * len(labels), "label": labels})
         test = pd.DataFrame({"id": ["t0", "t1"], "text": ["red", "green"]})
-        return create_learner(experiment, competition, RunDirectory(folder)).prepare(train, test)
+        return create_learner(experiment, competition, Run(folder)).prepare(train, test)
 
     return run
 
@@ -84,12 +84,12 @@ def test_vocabularies_built_here_write_blanks_lines_and_rare_characters(tmp_path
 
 
 def test_labels_that_can_all_be_written_are_counted_and_no_word_is_lost_on_them(prepare):
-    assert prepare(["red", "green", "red green"])["labels"] == {"num_rows": 3, "num_unspellable": 0, "num_cut": 0}
+    assert prepare(["red", "green", "red green"])["labels"].entries() == {"num_rows": 3, "num_unspellable": 0, "num_cut": 0}
 
 
 def test_some_labels_that_cannot_be_written_are_told_with_an_example_and_the_cure(prepare):
     labels = prepare(["red", "{red}", "green", "green red green"], "data.max_target_length=12")["labels"]
-    assert labels == {
+    assert labels.entries() == {
         "num_rows": 4,
         "num_unspellable": 1,
         "num_cut": 1,
@@ -119,7 +119,7 @@ def test_nearly_all_of_them_end_the_run(prepare, overrides, words):
 
 def test_a_metric_that_counts_parts_only_hears_of_it(prepare):
     labels = prepare(["green"] * 10, "data.max_target_length=3", metric="cer")["labels"]
-    assert (labels["num_cut"], "10 of 10 labels are longer" in labels["note"]) == (10, True)
+    assert (labels.num_cut, "10 of 10 labels are longer" in labels.note) == (10, True)
 
 
 @pytest.mark.parametrize(("metric", "count"), [("exact_match", 1), ("word_accuracy", 0), ("per", 0), ("cer", 1)])
@@ -134,20 +134,20 @@ def test_only_a_difference_that_the_metric_sees_counts(prepare, tmp_path, metric
     labels = prepare(
         ["red  green", "red", "green"], f"data.vocabulary_file={tmp_path / 'squeezing.model'}", metric=metric
     )["labels"]
-    assert labels["num_unspellable"] == count
-    assert ("data.vocabulary=unigram takes every text as it is" in labels.get("note", "")) == bool(count)
+    assert labels.num_unspellable == count
+    assert ("data.vocabulary=unigram takes every text as it is" in labels.note) == bool(count)
 
 
 def test_prompts_that_are_cut_are_counted_and_told_where_they_are_most(prepare):
     """The prompts are "text: red green" (three times), "text: red" and "text: green"."""
-    assert prepare(["red"] * 3)["inputs"] == {"num_rows": 5, "num_cut": 0}
-    assert prepare(["red"] * 3, "data.max_source_length=13")["inputs"] == {
+    assert prepare(["red"] * 3)["inputs"].entries() == {"num_rows": 5, "num_cut": 0}
+    assert prepare(["red"] * 3, "data.max_source_length=13")["inputs"].entries() == {
         "num_rows": 5,
         "num_cut": 3,
         "note": "3 of 5 training and test inputs are longer than data.max_source_length: 13 tokens and are cut",
     }
     few = prepare(["red"], "data.max_source_length=13")["inputs"]
-    assert few == {"num_rows": 3, "num_cut": 1}
+    assert few.entries() == {"num_rows": 3, "num_cut": 1}
 
 
 def test_texts_and_pairs_that_an_encoder_cuts_are_counted(tmp_path):

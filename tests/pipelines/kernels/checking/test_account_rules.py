@@ -3,6 +3,7 @@
 import contextlib
 import io
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,11 +17,12 @@ from pipelines.errors import PodiumError
 from pipelines.kernels.checking import account_rules as kaggle_account
 from pipelines.kernels.checking.account_rules import ACCOUNT_RULES
 from pipelines.kernels.checking.check import check
-from pipelines.kernels.checking.rules import BAD, OK
+from pipelines.kernels.checking.rules import FindingState
 from pipelines.kernels.pushes import PushLog
 from pipelines.kernels.pushing.push import push
 
 pytestmark = pytest.mark.usefixtures("no_key_anywhere")
+OK, BAD = FindingState.OK, FindingState.WRONG
 GPU = {"enable_gpu": True, "machine_shape": "NvidiaTeslaT4"}
 MODEL = "google/mt5/pyTorch/base/2"
 
@@ -105,6 +107,15 @@ def test_a_source_that_is_not_there(server, workspace, account, error_of, kind, 
     assert (versions(server), server.datasets.datasets) == (0, {}), "nothing was sent, the weights neither"
 
 
+def test_a_source_that_is_no_address_is_not_asked_for(server, workspace, account, error_of):
+    make_kernel(workspace, dataset_sources=["weights"], model_sources=["google/mt5/pyTorch/base"])
+    assert account(BAD) == []
+    assert error_of() == (
+        "tiny-kernel: not pushed: models: google/mt5/pyTorch/base: needs owner/model/framework/variation/version, the "
+        "version a number; 1 more: podium kernel check tiny-kernel"
+    )
+
+
 def test_sources_that_are_there(server, workspace, account):
     server.datasets.add("bob/more-data", {"a": b"1"})
     server.kernels.models[MODEL] = {"config.json": b"{}"}
@@ -133,7 +144,7 @@ def test_no_submission_left_fails_the_check_and_not_the_push(server, workspace, 
     contest.num_today = contest.num_total = 5
     make_kernel(workspace, competition_sources=["tiny-task"])
     assert account(BAD) == ["submissions: tiny-task: none left today (5 used); wait until 00:00 UTC"]
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
 
 
 def test_hours_that_do_not_suffice(server, workspace, account, error_of):
@@ -172,7 +183,7 @@ def test_sessions_that_were_begun_from_here(server, workspace, account, error_of
     assert account(BAD) == [said]
     assert error_of() == f"tiny-kernel: not pushed: {said}"
     server.kernels.scripts["alice/busy-one"] = Script()
-    assert push_it(workspace, retries, "busy-one", keywords=["its own former version makes room"])["version"] == 2
+    assert push_it(workspace, retries, "busy-one", keywords=["its own former version makes room"]).version.version == 2
     assert "sessions: 1 of 2 on gpu run that were pushed from here" in account(OK)
     gate.set()
 
@@ -182,7 +193,9 @@ def test_sessions_of_long_ago_and_deleted_kernels_are_none(server, workspace, ac
     del server.kernels.sessions["alice/gone-since"]
     push_it(workspace, retries, "long-ago")
     began = datetime.now(UTC) - timedelta(hours=15)
-    PushLog(workspace, "long-ago").note(1, time=began.isoformat(timespec="seconds"))
+    log = PushLog(workspace, "long-ago")
+    (push,) = log.pushes()
+    log.path.write_text(replace(push.entry, time=began.isoformat(timespec="seconds")).line() + "\n")
     server.requests.clear()
     make_kernel(workspace, **GPU)
     assert "sessions: 0 of 2 on gpu run that were pushed from here" in account(OK)
@@ -204,7 +217,7 @@ def test_a_kaggle_that_stumbles_while_it_is_asked(server, workspace, run_push):
     server.competitions["other-task"] = StandInCompetition({"a": b"1"})
     make_kernel(workspace, competition_sources=["other-task"])
     server.faults["GetCompetition"].append(Refusal(503, "busy"))
-    assert run_push()["version"] == 1
+    assert run_push().version.version == 1
 
 
 def test_every_rule_that_asks_is_in_the_table():

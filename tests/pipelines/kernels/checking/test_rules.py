@@ -8,16 +8,19 @@ import pytest
 from rich.console import Console
 from tiny_competition import write_lines
 
+from pipelines.addresses import KernelName
 from pipelines.errors import PodiumError
 from pipelines.kernels import source_bundle
 from pipelines.kernels.built_kernel import BuiltKernel, DatasetFolder, find_owner
 from pipelines.kernels.checking import check as check_stage
 from pipelines.kernels.checking import rules as kaggle_rules
-from pipelines.kernels.checking.rules import BAD, OK, RULES, UNKNOWN
+from pipelines.kernels.checking.rules import RULES, FindingState
 from pipelines.kernels.kernel_file import KernelFile
+from pipelines.kernels.manifest import Manifest
 from pipelines.kernels.notebook import EMBEDDED, render_metadata, render_notebook
 
 LISTS = ("overrides", "wheels", "dataset_sources", "competition_sources", "kernel_sources", "model_sources", "keywords")
+BUILD = "b" * 64
 PLANTED = "KGAT_" + "0123456789abcdef" * 2
 
 
@@ -43,16 +46,20 @@ def make_kernel(
     text = source_bundle.encode(source_bundle.compress(packed))
     notebook = render_notebook(words, {}, EMBEDDED.format(text=text, sha256=source_bundle.digest(packed)))
     write_lines(folder / "tiny.ipynb", notebook)
+    name, datasets = KernelName.parse(kernel), [KernelName("me", slug_dataset)]
     metadata = render_metadata(
-        file, kernel=kernel, code_file="tiny.ipynb", datasets=[f"me/{slug_dataset}"], competitions=[], kernels=[]
+        file, kernel=name, code_file="tiny.ipynb", datasets=datasets, competitions=[], kernels=[]
     )
-    write_lines(folder / "kernel-metadata.json", json.dumps(metadata))
+    write_lines(folder / "kernel-metadata.json", metadata.line())
     write_lines(dataset / "model.bin", "weights")
     write_lines(dataset / "dataset-metadata.json", "{}")
-    described = DatasetFolder(f"me/{slug_dataset}", "weights", dataset, "0")
-    return BuiltKernel(
-        folder, kernel, file.mode, "tiny_task", "tiny-task", "first_try", "r", "abc", "d", (described,), None
-    )
+    described = DatasetFolder(KernelName("me", slug_dataset), "weights", dataset, "0")
+    manifest = Manifest(
+        format=1, kernel=name, mode=file.mode, competition="tiny_task", kaggle_slug="tiny-task",
+        experiment="first_try", run="r", commit=None, config_sha256="0" * 64, folds_sha256="0" * 64,
+        source_sha256="0" * 64, bundle_sha256=BUILD, files={}, datasets=(),
+    )  # fmt: skip
+    return BuiltKernel(folder, manifest, metadata, (described,))
 
 
 def findings(kernel, file=None):
@@ -60,24 +67,28 @@ def findings(kernel, file=None):
 
 
 def bad(kernel, file=None):
-    return [f"{finding.rule}: {finding.words}" for finding in findings(kernel, file) if finding.state == BAD]
+    return [
+        f"{finding.rule}: {finding.words}" for finding in findings(kernel, file) if finding.state is FindingState.WRONG
+    ]
 
 
 def write_report(kernel, **changes):
-    cases = [{"rows": 100, "data": "public"}, {"rows": 125, "data": "larger"}]
+    went = {"layout": "new", "seconds": 20.0, "peak_bytes": 10**9, "outputs": {}, "submission": "checked"}
+    went |= {"agreement": "equal bytes", "problem": "", "log": "x.log"}
+    cases = [{"name": "public", "rows": 100, "data": "public"}, {"name": "hidden", "rows": 125, "data": "larger"}]
     report = {
-        "ok": True, "bundle_sha256": "abc", "cases": cases, "startup_seconds": 10.0, "seconds_per_row": 0.1,
-        "peak_bytes": 10**9,
+        "kernel": "me/tiny-task", "image": "here", "ok": True, "bundle_sha256": BUILD, "not_isolated": [],
+        "cases": [case | went for case in cases], "startup_seconds": 10.0, "seconds_per_row": 0.1, "peak_bytes": 10**9,
     }  # fmt: skip
     write_lines(kernel.folder / "rehearsal.json", json.dumps(report | changes))
 
 
 def test_a_sound_kernel_passes_every_rule(tmp_path):
     kernel = make_kernel(tmp_path)
-    assert {finding.state for finding in findings(kernel)} == {OK, UNKNOWN}
-    assert [finding.rule for finding in findings(kernel) if finding.state == UNKNOWN] == ["rehearsal"]
+    assert {finding.state for finding in findings(kernel)} == {FindingState.OK, FindingState.NOT_CHECKED}
+    assert [finding.rule for finding in findings(kernel) if finding.state is FindingState.NOT_CHECKED] == ["rehearsal"]
     write_report(kernel)
-    assert {finding.state for finding in findings(kernel)} == {OK}
+    assert {finding.state for finding in findings(kernel)} == {FindingState.OK}
     assert len(findings(kernel)) == 12
 
 
@@ -139,7 +150,14 @@ def test_the_forecast_multiplies_what_the_rehearsal_measured(tmp_path):
     assert found.startswith("time: 12h30m for 300,000 rows")
     (found,) = bad(kernel, make_file(memory_gb=1.2))
     assert found.startswith("memory: 1.0 GB × 1.5 of 1.2 GB: smaller batches")
-    write_report(kernel, bundle_sha256="other")
+    write_report(kernel, startup_seconds=None, seconds_per_row=None)
+    assert [(f.rule, f.words) for f in findings(kernel) if f.state is FindingState.NOT_CHECKED] == [
+        ("time", "no rerun was rehearsed, so nothing forecasts it")
+    ]
+    write_report(kernel, peak_bytes="much")
+    with pytest.raises(PodiumError, match=r"rehearsal.json: peak_bytes: 'much' is not a whole number"):
+        findings(kernel)
+    write_report(kernel, bundle_sha256="f" * 64)
     assert bad(kernel) == ["rehearsal: of another build; run: podium kernel rehearse tiny-task"]
     write_report(kernel, ok=False)
     assert bad(kernel) == ["rehearsal: failed; run: podium kernel rehearse tiny-task"]
@@ -183,7 +201,7 @@ def test_without_credentials_a_line_says_what_was_not_asked(tmp_path, monkeypatc
     monkeypatch.setattr(check_stage, "load_built_kernel", lambda *_: make_kernel(tmp_path))
     monkeypatch.setattr(check_stage, "load_kernel_file", lambda *_: make_file())
     found = check_stage.check(None, "tiny-task", console=Console(file=io.StringIO()))
-    assert (found[-1].rule, found[-1].state) == ("account", UNKNOWN)
+    assert (found[-1].rule, found[-1].state) == ("account", FindingState.NOT_CHECKED)
     assert "no credentials found" in found[-1].words
 
 

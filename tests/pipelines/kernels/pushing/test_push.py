@@ -8,7 +8,9 @@ import pytest
 from built_kernels import make_kernel, sha256
 from kaggle_standin import KaggleStandIn, Refusal, Script, StandInCompetition, connect, sign_in
 from rich.console import Console
+from tiny_competition import write_lines
 
+from pipelines.addresses import KernelName
 from pipelines.errors import PodiumError
 from pipelines.kaggle.client import KaggleClient
 from pipelines.kaggle.retries import Retries
@@ -18,6 +20,7 @@ from pipelines.workspace import Workspace
 
 QUICK = Retries(first_pause=0.01, max_pause=0.05)
 KERNEL = "alice/tiny-kernel"
+WEIGHTS = KernelName("alice", "tiny-weights")
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_datasets_first_then_the_kernel_then_its_output(server, workspace, scree
     server.datasets.num_hidden_polls, server.datasets.num_processing_polls = 1, 1
     server.kernels.num_queued_polls = 2
     done = run_push(workspace, screen, wait=True)
-    assert (done["version"], done["status"], done["datasets"]) == (1, "COMPLETE", {"alice/tiny-weights": 1})
+    assert (done.version.version, done.status, done.datasets) == (1, "COMPLETE", {WEIGHTS: 1})
     output = workspace.build / "outputs" / "tiny-kernel"
     assert (output / "v1" / "submission.csv").read_bytes() == b"id,label\n1,7\n2,7\n"
     assert sorted(path.name for path in output.iterdir()) == ["v1", "v1.json", "v1.log"]
@@ -103,19 +106,19 @@ def test_the_same_content_is_pushed_once(server, workspace, screen):
     make_kernel(workspace, datasets={"alice/tiny-weights": {"model.bin": b"1"}})
     run_push(workspace, wait=True)
     again = run_push(workspace, screen, wait=True)
-    assert again["version"] == 1
+    assert again.version.version == 1
     assert f"{KERNEL}: version 1 is this very content; it is not pushed twice\n" in text_of(screen)
     assert len(server.called("SaveKernel")) == len(server.called("CreateDataset")) == 1
     run_push(workspace, again=True)
     assert len(server.called("SaveKernel")) == 2
     assert len(server.called("StartBlobUpload")) == 1, "the dataset is the same and stays"
     make_kernel(workspace, "print('other words')", datasets={"alice/tiny-weights": {"model.bin": b"1"}})
-    assert run_push(workspace)["version"] == 3
+    assert run_push(workspace).version.version == 3
     # The same code and sources, and still another kernel.
     make_kernel(
         workspace, "print('other words')", datasets={"alice/tiny-weights": {"model.bin": b"1"}}, is_private=False
     )
-    assert run_push(workspace)["version"] == 4
+    assert run_push(workspace).version.version == 4
 
 
 def test_another_checkout_finds_the_version_on_kaggle(server, workspace, tmp_path):
@@ -126,7 +129,7 @@ def test_another_checkout_finds_the_version_on_kaggle(server, workspace, tmp_pat
     other = Workspace(tmp_path / "other")
     make_kernel(other, datasets=datasets)
     done = run_push(other, wait=True)
-    assert (done["version"], done["datasets"], done["status"]) == (1, {"alice/tiny-weights": 1}, "COMPLETE")
+    assert (done.version.version, done.datasets, done.status) == (1, {WEIGHTS: 1}, "COMPLETE")
     assert len(server.called("SaveKernel")) == 1
 
 
@@ -138,7 +141,7 @@ def test_a_dataset_that_changed_is_a_new_version_and_the_kernel_mounts_it(server
     server.datasets.num_hidden_polls = server.datasets.num_processing_polls = 2
     make_kernel(workspace, cell, datasets={"alice/tiny-weights": {"model.bin": b"2"}})
     done = run_push(workspace)
-    assert (done["version"], done["datasets"]) == (2, {"alice/tiny-weights": 2})
+    assert (done.version.version, done.datasets) == (2, {WEIGHTS: 2})
     assert [v.files for v in server.datasets.datasets["alice/tiny-weights"].versions] == [
         {"model.bin": b"1"},
         {"model.bin": b"2"},
@@ -163,7 +166,7 @@ def test_the_log_comes_while_the_kernel_runs(server, workspace):
             return len(text)
 
     screen = Screen()
-    assert run_push(workspace, Console(file=screen, width=200), wait=True)["status"] == "COMPLETE"
+    assert run_push(workspace, Console(file=screen, width=200), wait=True).status == "COMPLETE"
     assert screen.getvalue().count("one\ntwo\nthree\n") == 1
 
 
@@ -180,7 +183,17 @@ def test_status_and_pull_of_one_version(server, workspace, screen):
     (first.folder / "a.txt").write_text("spoiled")
     assert (pull(workspace, "tiny-kernel", version=1, retries=QUICK).folder / "a.txt").read_text() == "first"
     newest = pull(workspace, "tiny-kernel", retries=QUICK, console=screen)
-    assert (newest.version, newest.files) == (2, {"a.txt": sha256(b"second")})
+    assert (newest.version.version, newest.files) == (2, {"a.txt": sha256(b"second")})
+
+
+def test_what_a_kill_left_of_a_pull_is_swept_by_the_next(server, workspace):
+    make_kernel(workspace)
+    outputs = workspace.build / "outputs" / "tiny-kernel"
+    for leftover in (".v1.partial", f"v1.{'0' * 16}.partial"):
+        write_lines(outputs / leftover / "submission.csv", "half")
+    run_push(workspace, wait=True)
+    assert sorted(path.name for path in outputs.iterdir()) == ["v1", "v1.json", "v1.log"]
+    assert (outputs / "v1" / "submission.csv").read_bytes() == b"id,label\n1,0\n"
 
 
 def test_what_was_not_built_or_was_changed_is_not_pushed(server, workspace):
@@ -218,5 +231,5 @@ def test_a_push_that_was_cut_off_by_a_crash_is_found_again(server, workspace):
     log = PushLog(workspace, "tiny-kernel")
     log.path.write_text(log.path.read_text()[:-20])
     assert log.pushes() == []
-    assert run_push(workspace)["version"] == 1
+    assert run_push(workspace).version.version == 1
     assert len(server.called("SaveKernel")) == 1

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("no_key_anywhere")
 def test_a_version_is_unknown_in_its_first_seconds(server, workspace, run_push):
     make_kernel(workspace)
     server.kernels.num_unknown_polls, server.kernels.num_queued_polls = 2, 2
-    assert run_push(wait=True)["status"] == "COMPLETE"
+    assert run_push(wait=True).status == "COMPLETE"
 
 
 def test_status_and_log_that_stumble_do_not_end_the_waiting(server, workspace, run_push):
@@ -25,7 +25,7 @@ def test_status_and_log_that_stumble_do_not_end_the_waiting(server, workspace, r
     server.faults["GetKernelSessionStatus"] += [Refusal(500, "oops"), Cut(), Refusal(429, "slow", retry_after=2)]
     server.faults["stream"] += [Refusal(500, "oops"), Refusal(404, "no stream")]
     threading.Timer(0.3, server.kernels.scripts[KERNEL].gate.set).start()
-    assert run_push(wait=True)["status"] == "COMPLETE"
+    assert run_push(wait=True).status == "COMPLETE"
     assert (workspace.build / "outputs" / "tiny-kernel" / "v1.log").read_text() == "one\ntwo\n"
 
 
@@ -41,7 +41,7 @@ def test_a_kernel_that_fails_says_its_last_words(server, workspace, error_of, ru
         "make push K=tiny-kernel AGAIN=1"
     )
     assert versions(server) == 1
-    assert run_push(again=True)["version"] == 2
+    assert run_push(again=True).version.version == 2
 
 
 def test_the_last_words_are_those_of_the_error(server, workspace, error_of):
@@ -105,7 +105,7 @@ def test_patience_ends_and_is_taken_up_again(server, workspace, run_push, error_
         "nothing is pushed twice"
     )
     gate.set()
-    assert run_push(wait=True)["status"] == "COMPLETE"
+    assert run_push(wait=True).status == "COMPLETE"
     assert versions(server) == 1
 
 

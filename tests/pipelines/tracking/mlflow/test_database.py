@@ -1,8 +1,11 @@
 """One database for all who start at once, and a place that MLflow cannot use is refused at once."""
 
+import shutil
+
 import pytest
 from trackers_at_once import check_all_recorded
 
+from pipelines.cli import main
 from pipelines.errors import PodiumError
 from pipelines.tracking.mlflow.database import prepare_database
 from pipelines.tracking.mlflow.tracker import open_mlflow_tracker
@@ -14,6 +17,16 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "checkout").mkdir()
     return Workspace(tmp_path / "checkout")
+
+
+def test_what_a_kill_left_beside_a_whole_database_is_removed(workspace, database_template):
+    shutil.copy(database_template, workspace.mlflow_db)
+    folder = workspace.root / ".mlflow.db.preparing"
+    folder.mkdir()
+    (folder / "unfinished.db").write_bytes(b"half")
+    (workspace.root / ".mlflow.db.lock").touch()
+    main(["--root", str(workspace.root), "tracking", "prepare"])
+    assert [path.name for path in workspace.root.iterdir()] == ["mlflow.db"]
 
 
 def test_four_that_start_without_a_database_are_all_in_it(workspace):

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from reopened import reopen
 
 from pipelines.errors import PodiumError
 from pipelines.tracking.jsonl import import_jsonl_run, open_jsonl_tracker
+from pipelines.tracking.mlflow import sending
 from pipelines.tracking.mlflow.tracker import open_mlflow_tracker, prepare_database
 from pipelines.tracking.mlflow.words import to_mlflow_key
-from pipelines.tracking.opening import open_tracker, reopen_tracker
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.tracker import tracking_record
 from pipelines.workspace import Workspace
 
@@ -31,7 +33,9 @@ def workspace(tmp_path, database_template, monkeypatch):
 
 @pytest.fixture
 def run_dir(workspace):
-    return workspace.runs / "mt5_adafactor" / "r1"
+    folder = workspace.runs / "mt5_adafactor" / "r1"
+    folder.mkdir(parents=True)
+    return folder
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def read_unsent(run_dir):
     return [json.loads(line) for line in (run_dir / "tracking" / "unsent.jsonl").open()]
 
 
-def test_a_run_with_a_fold_is_stored_whole(open_run, workspace, tmp_path, monkeypatch):
+def test_a_run_with_a_fold_is_stored_whole(open_run, workspace, run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = open_run()
     tracker.log_params({"optimizer.lr": 5e-4, "training.ema": None})
@@ -90,7 +94,8 @@ def test_a_run_with_a_fold_is_stored_whole(open_run, workspace, tmp_path, monkey
     assert (child.info.run_name, child.info.status) == ("fold0", "FINISHED")
     assert child.data.tags["mlflow.parentRunId"] == tracker.run_id
     assert get_curve(tracker, "train/loss", fold.run_id) == [(50, 2.0), (100, 1.0)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlartifacts", "mlflow.db", "oof.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlartifacts", "mlflow.db", "oof.parquet", "runs"]
+    assert list(run_dir.iterdir()) == []
 
 
 def test_a_run_shows_the_curves_of_its_folds_and_its_scores_as_columns(open_run):
@@ -228,23 +233,43 @@ def test_a_store_that_recovers_has_lost_nothing(open_run, workspace, caplog):
     assert "no such table" in warnings[0].message
 
 
-def test_what_could_not_be_sent_is_written_down(open_run, workspace, run_dir, tmp_path):
+def test_what_could_not_be_sent_is_kept_to_be_sent(open_run, workspace, run_dir, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(sending, "PATIENCE", sending.Patience(2.0, 1.0))
     tracker = open_run()
     tracker.log_artifact(tmp_path / "never_written.png")
     tracker.log_metrics({"cv/exact_match": 0.375})
     tracker.flush()
-    assert [line["artifact"] for line in read_unsent(run_dir)] == [str(tmp_path / "never_written.png")]
+    (refused,) = [json.loads(line) for line in (run_dir / "tracking" / "refused.jsonl").open()]
+    assert (refused["run"], refused["artifact"]) == ("r1", str(tmp_path / "never_written.png"))
     workspace.mlflow_db.write_bytes(b"not a database any more" * 100)
     tracker.log_metrics({"lb/public": 0.5})
     tracker.log_params({"seed": 1})
-    tracker.child("fold0").log_metrics({"train/loss": 0.25}, step=7)
+    tracker.log_text("name: x\n", "config.yaml")
+    tracker.log_artifact(run_dir / "oof.parquet", "predictions")
+    tracker.log_data("train", "d1" * 32, tmp_path / "train.csv")
+    tracker.child("fold0").log_metrics({"train/loss": math.inf}, step=7)
     tracker.finish("FINISHED")
-    _, metrics, params, status, view, fold_metrics, fold_status = read_unsent(run_dir)
-    assert metrics["run"] == "r1"
-    assert [point[1:] for point in metrics["metrics"]] == [[0, "lb/public", "0.5"], [7, "train/loss/fold0", "0.25"]]
-    assert (params["params"], status["status"], view["view"]) == ({"seed": "1"}, "FINISHED", "scores")
-    assert [point[1:] for point in fold_metrics["metrics"]] == [[7, "train/loss", "0.25"]]
-    assert (fold_status["run"], fold_status["status"]) == ("fold0", "FINISHED")
+    opened, *lines = read_unsent(run_dir)
+    assert opened["opened"]["place"] == tracking_record(tracker).entries()
+    assert all(line.pop("time") > 0 for line in lines)
+    assert lines == [
+        {"values": {"lb/public": 0.5}},
+        {"params": {"seed": "1"}},
+        {"text": "config.yaml", "content": "name: x\n"},
+        {"artifact": "oof.parquet", "folder": "predictions"},
+        {"data": "train", "digest": "d1" * 32, "path": str(tmp_path / "train.csv")},
+        {"tags": {"data.train": "d1" * 32}},
+        {"run": "fold0", "step": 7, "values": {"train/loss": "inf"}},
+        {"run": "fold0", "end": "FINISHED"},
+        {"end": "FINISHED"},
+    ]
+    assert tracker.num_unsent == 9
+    last = caplog.records[-1].getMessage()
+    assert last.startswith(f"9 entries could not be sent to {tracker.uri} (")
+    assert last.endswith(
+        f"; they lie in {run_dir}/tracking/unsent.jsonl, and the next `podium train`, `resume`, `submit` or "
+        "`tracking send` sends them"
+    )
 
 
 def test_two_trainings_and_a_busy_database(open_run, workspace):
@@ -260,7 +285,8 @@ def test_two_trainings_and_a_busy_database(open_run, workspace):
                 time.sleep(0.002)
 
     def train(name):
-        tracker = open_run(resume_run_id=parent.run_id, flush_seconds=0.01)
+        (workspace.runs / name).mkdir()
+        tracker = open_run(resume_run_id=parent.run_id, flush_seconds=0.01, run_dir=workspace.runs / name)
         for step in range(1, 101):
             tracker.child(name).log_metrics({"train/loss": 1 / step}, step=step)
             time.sleep(0.002)
@@ -292,8 +318,8 @@ def test_reopening_adds_a_score_and_keeps_the_end(open_run, workspace):
     tracker.finish("FAILED")
     ended = get_client(tracker).get_run(tracker.run_id).info.end_time
     time.sleep(0.002)
-    run_json = {"experiment": "mt5_adafactor", "run": "r1", "tracking": tracking_record(tracker)}
-    reopened = reopen_tracker(workspace, run_json)
+    run_json = {"experiment": "mt5_adafactor", "run": "r1", "tracking": tracking_record(tracker).entries()}
+    reopened = reopen(workspace, run_json)
     for score in (0.41, 0.43):
         reopened.log_metrics({"lb/public": score})
     reopened.log_tags({"kernel_version": "3"})
@@ -307,12 +333,12 @@ def test_reopening_adds_a_score_and_keeps_the_end(open_run, workspace):
 def test_a_checkout_that_moved_finds_its_runs(open_run, workspace):
     tracker = open_run()
     tracker.finish("FINISHED")
-    record = tracking_record(tracker) | {"uri": "sqlite:////nowhere/mlflow.db"}
-    reopened = reopen_tracker(workspace, {"experiment": "e", "run": "r1", "tracking": record})
+    record = tracking_record(tracker).entries() | {"uri": "sqlite:////nowhere/mlflow.db"}
+    reopened = reopen(workspace, {"experiment": "e", "run": "r1", "tracking": record})
     reopened.finish("FINISHED")
     assert (reopened.run_id, reopened.uri) == (tracker.run_id, tracker.uri)
     with pytest.raises(PodiumError, match="MLflow run 0123 is not in sqlite"):
-        reopen_tracker(workspace, {"tracking": record | {"run_id": "0123"}})
+        reopen(workspace, {"tracking": record | {"run_id": "0123"}})
 
 
 def test_a_kernel_is_imported_with_its_times(open_run, tmp_path):

@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.runs.source_state import read_source_state
+from pipelines.runs.source.state import read_source_state
 
 MAX_COMMITS = 300  # each costs about 20 ms
 _PACKAGES = ("components", "pipelines")

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from pipelines.runs import directory as run_directory
-from pipelines.runs import source_state
+from pipelines.runs.record import RunRecord
+from pipelines.runs.run import Run, start_record
+from pipelines.runs.source import state as state_of
 from pipelines.runs.observer import Screen
 from pipelines.training import train
 
@@ -24,7 +25,7 @@ def checkout(tmp_path, monkeypatch):
     for name, value in {"user.name": "x", "user.email": "x@y", "diff.noprefix": "true", "color.ui": "always"}.items():
         git(root, "config", name, value)
     commit(root)
-    monkeypatch.setattr(source_state, "_package_folder", lambda package: root / "pipelines")
+    monkeypatch.setattr(state_of, "_package_folder", lambda package: root / "pipelines")
     return root
 
 
@@ -41,7 +42,7 @@ def test_changed_new_and_binary_files_can_be_applied(checkout, tmp_path):
     (checkout / "pipelines" / "one.py").write_bytes(b"A = 1\r\nB = 3\r\n")
     (checkout / "pipelines" / "né w.py").write_bytes(b"C = 4\n")
     (checkout / "notes.txt").write_text("not of the source")
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert state.is_dirty
     assert "notes.txt" not in state.diff
     clone = tmp_path / "clone"
@@ -56,7 +57,7 @@ def test_a_growing_ledger_makes_no_run_dirty(checkout):
     (checkout / "ledger" / "ledger.jsonl").write_text("{}\n")
     commit(checkout)
     (checkout / "ledger" / "ledger.jsonl").write_text("{}\n{}\n")
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert (state.diff, state.is_dirty) == ("", False)
     assert len(state.commit) == 40
 
@@ -78,23 +79,23 @@ def hang(monkeypatch, checkout):
     (checkout / "git").write_text("#!/bin/sh\nexec sleep 9\n")
     (checkout / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout), prepend=os.pathsep)
-    monkeypatch.setattr(source_state, "_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(state_of, "_TIMEOUT_SECONDS", 0.2)
     return "git rev-parse took longer than 0.2 s"
 
 
 @pytest.mark.parametrize("fault", [refuse_ownership, lose_git, hang])
 def test_where_git_tells_nothing_changes_are_unknown_and_the_reason_is_said(fault, checkout, monkeypatch):
     problem = fault(monkeypatch, checkout)
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert (state.commit, state.branch, state.diff, state.is_dirty) == (None, None, "", None)
     assert state.problem == problem
-    assert state.sha256 == source_state.hash_source()
+    assert state.sha256 == state_of.hash_source()
 
 
 def test_where_git_tells_the_commit_alone_changes_are_unknown(checkout):
     (checkout / "pipelines" / "one.py").write_bytes(b"A = 2\n")
     (checkout / ".git" / "index").write_bytes(b"torn")
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert len(state.commit) == 40
     assert (state.is_dirty, state.diff) == (None, "")
     assert state.problem.startswith("error: index file") or state.problem.startswith("fatal:")
@@ -103,39 +104,39 @@ def test_where_git_tells_the_commit_alone_changes_are_unknown(checkout):
 def test_before_the_first_commit_and_outside_a_checkout_changes_are_unknown(checkout, tmp_path, monkeypatch):
     (tmp_path / "bundle" / "pipelines").mkdir(parents=True)
     git(tmp_path / "bundle", "init", "-q")
-    monkeypatch.setattr(source_state, "_package_folder", lambda package: tmp_path / "bundle" / "pipelines")
-    state = source_state.read_source_state()
+    monkeypatch.setattr(state_of, "_package_folder", lambda package: tmp_path / "bundle" / "pipelines")
+    state = state_of.read_source_state()
     assert (state.commit, state.is_dirty) == (None, None)
     assert state.problem.startswith("fatal: ambiguous argument 'HEAD'")
     shutil.rmtree(tmp_path / "bundle" / ".git")
     # As within a kernel, where it is no fault
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert (state.commit, state.is_dirty, state.problem) == (None, None, None)
 
 
 def test_new_modules_without_a_line_are_no_fault(checkout):
     (checkout / "pipelines" / "empty.py").touch()
     (checkout / "pipelines" / "same.py").symlink_to("one.py")
-    state = source_state.read_source_state()
+    state = state_of.read_source_state()
     assert (state.is_dirty, state.problem) == (True, None)
 
 
 @pytest.mark.parametrize(
-    ("dirty", "tag"), [(True, "true"), (False, "false"), (None, "unknown"), ([], "unknown"), ("yes", "unknown")]
+    ("dirty", "tag"), [(True, "true"), (False, "false"), (None, "unknown")]
 )
 def test_trackers_are_told_what_is_known(dirty, tag):
-    assert run_directory.dirty_tag({"dirty": dirty}) == tag
+    assert RunRecord(run="r", experiment="e", dirty=dirty).dirty_word == tag
 
 
 @pytest.mark.parametrize("problem", [None, "git cannot be started (No such file or directory)"])
 def test_the_record_and_the_screen_say_what_git_said(problem, tmp_path, capsys):
-    run = run_directory.RunDirectory(tmp_path / "run")
+    run = Run(tmp_path / "run")
     run.path.mkdir()
-    state = source_state.SourceState("c" * 40 if problem is None else None, None, "", "0" * 64, problem)
-    run_directory.start_record(run=run, experiment="e", competition="c", source=state, entries={})
+    state = state_of.SourceState("c" * 40 if problem is None else None, None, "", "0" * 64, problem)
+    start_record(run, RunRecord(run="run", experiment="e", competition="c"), state)
     record = run.read_record()
-    assert record["dirty"] is (False if problem is None else None)
-    assert record.get("git_problem") == problem
+    assert record.dirty is (False if problem is None else None)
+    assert record.git_problem == problem
     train._say_source(run, Screen())
     said = capsys.readouterr().err
     expected = f"commit and changes of this checkout are not on record, for git says: {problem}\n"
