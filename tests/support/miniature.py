@@ -28,6 +28,12 @@ def template(tmp_path_factory):
     """Experiments and data, made once; tests work on copies."""
     workspace = Workspace(tmp_path_factory.mktemp("checkout"))
     shutil.copytree(ROOT / "experiments", workspace.experiments)
+    write_miniatures(workspace)
+    return workspace.root
+
+
+def write_miniatures(workspace):
+    """A few hundred rows of each competition whose data travel in packages."""
     package, source = find_package("pycountry")
     entries = place_names.collect_entries(place_names.read_translations(package))
     keys = [key for key in entries if key[0] in ("fr", "de")]
@@ -50,7 +56,6 @@ def template(tmp_path_factory):
     few = articles[:: len(articles) // MINIATURE]
     for module in (bbc_headlines, bbc_pairs):
         write_tables(module.build_tables(few, num_test=40), folders(workspace, module.COMPETITION), source=source)
-    return workspace.root
 
 
 def folders(workspace, competition):
