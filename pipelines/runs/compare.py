@@ -266,10 +266,6 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _as_json(tables: Mapping[str, tuple[Competition, list[RunRow], int]], damaged: Sequence[Run]) -> str:
     items: list[dict[str, Any]] = []
     for rules, rows, _ in tables.values():

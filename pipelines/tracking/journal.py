@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,11 +198,6 @@ class Journal:
                 error.strerror or error,
             )
         self._has_warned = True
-
-
-def own_end(lines: Iterable[Line]) -> Line | None:
-    """The line that says how the run itself ended."""
-    return next((line for line in reversed(list(lines)) if line.end is not None and not line.run), None)
 
 
 def _open(path: Path) -> tuple[Path, int]:
